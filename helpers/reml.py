@@ -1,0 +1,664 @@
+"""Exact (RE)ML fits of linear mixed models with one grouping factor, one or thousands at a time.
+
+Model, for group j with n_j rows:  y_j = X_j β + Z_j b_j + e_j,
+b_j ~ N(0, σ² Λ Λᵀ),  e_j ~ N(0, σ² I),  Λ lower triangular.
+
+Three steps, in the order of the file:
+
+1. **Reduce.** An orthogonal change of rows turns each group into q rows, and what is left within
+   all groups together into p rows and one sum of squares. After this a fit costs groups ×
+   parameters, whatever the number of rows. Nothing is squared on the way, so that no digits go.
+2. **Criterion.** β and σ² have closed forms given Λ. What remains is a function of Λ alone, −2 log
+   of the profiled (restricted) likelihood, with an analytic gradient.
+3. **Minimise.** BFGS from moment estimates, then a look from the boundary in both directions: is
+   there a way down off it, and is it as good on it?
+
+Arrays that a fit repeats for each group and each replicate are laid out (entries…, groups,
+replicates): the matrices are small and the batch is long, so loops run over the entries of a matrix
+and NumPy runs over the batch. ``fit`` is ``fit_many`` with one replicate.
+
+Sources: Bates, Mächler, Bolker & Walker (2015), doi:10.18637/jss.v067.i01, sections 2–3;
+Lindstrom & Bates (1988), doi:10.1080/01621459.1988.10478693.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import linalg, sparse
+
+TOLERANCE = 1e-10  # how much lower a further step may still promise to bring the criterion
+SINGULAR = 1e-5  # standard deviation of Λ below which we call it zero; at 1, half is shrunk away
+THREADS = 2
+BATCH = 16_384  # groups × replicates worked on at once: arrays of this length stay in the cache
+
+
+# ---------------------------------------------------------------------------------- 1. reduce
+
+
+@dataclass(frozen=True)
+class _Design:
+    """X, Z and the groups after the rows have been rotated; see `_reduce_design`.
+
+    ``X = Q @ R_x`` and ``Z = (scaled Z) @ R_z``: inside, neither units nor origin matter.
+    """
+
+    labels: np.ndarray  # (J,)
+    codes: np.ndarray  # (n,)
+    Q: np.ndarray  # (n, p), orthonormal
+    R_x: np.ndarray  # (p, p)
+    R_z: np.ndarray  # (q, q)
+    rotate: sparse.csr_array  # (q·J, n): orthonormal rows, q for each group
+    Z: np.ndarray  # (q, q, J, 1): scaled Z in the rotated rows
+    X: np.ndarray  # (q, p, J, 1): Q in the rotated rows
+    Q_within: np.ndarray  # (n, p), orthonormal
+    X_within: np.ndarray  # (p, p): what is left of Q within groups
+    df_within: int  # rows that neither X nor Z can reach
+
+    @property
+    def sizes(self):
+        """Rows n, fixed effects p, random effects q, groups J."""
+        return len(self.Q), self.X.shape[1], self.X.shape[0], self.X.shape[2]
+
+
+@dataclass(frozen=True)
+class _Response:
+    """The replicates of y in the rotated rows, with the least-squares fit taken out."""
+
+    start: np.ndarray  # (p, R): least-squares coefficients of y on Q
+    unit: np.ndarray  # (R,): root mean square of what is left, by which it is divided
+    y: np.ndarray  # (q, J, R)
+    y_within: np.ndarray  # (p, R)
+    ss_within: np.ndarray  # (R,): sum of squares that neither X nor Z can reach
+
+    def take(self, keep):
+        return _Response(*(getattr(self, name)[..., keep] for name in self.__dataclass_fields__))
+
+
+def _orthonormal(M, name):
+    """M = Q R with orthonormal Q, or an error if a column adds nothing to those before it."""
+    length = np.sqrt(np.einsum("ij,ij->j", M, M))
+    Q, R = linalg.qr(M / np.where(length > 0, length, 1), mode="economic", check_finite=False)
+    missing = np.flatnonzero((length == 0) | (np.abs(np.diag(R)) < 1e-11))
+    if missing.size:
+        raise ValueError(
+            f"{name} is rank-deficient: column {missing[0]} is a linear combination of the columns "
+            "before it (or all zero); drop it, or recode the variables"
+        )
+    return Q, R * length
+
+
+def _group_basis(Z, codes, n_groups):
+    """Orthonormal basis of each group's columns of Z, (n, q): Gram–Schmidt, done twice."""
+    basis = np.zeros_like(Z)
+    for k in range(Z.shape[1]):
+        column = Z[:, k].copy()
+        before = np.bincount(codes, column**2, n_groups)
+        for i in 2 * list(range(k)):
+            column -= basis[:, i] * np.bincount(codes, basis[:, i] * column, n_groups)[codes]
+        after = np.bincount(codes, column**2, n_groups)
+        seen = after > 1e-20 * before  # a predictor that is constant in a group has no slope there
+        basis[:, k] = column * np.where(seen, 1 / np.sqrt(np.where(seen, after, 1)), 0)[codes]
+    return basis
+
+
+def _reduce_design(X, Z, groups):
+    """Rotate the rows of X and Z, group by group.
+
+    In each group the first q rotated rows span Z_j; the random effects do not reach the others.
+    Scaled as here, Z makes a standard deviation of Λ = 1 the one that is shrunk by half in an
+    average group.
+    """
+    labels, codes = np.unique(groups, return_inverse=True)
+    (n, p), q, J = X.shape, Z.shape[1], len(labels)
+    _check_sizes(n, p, q, J)
+    Q, R_x = _orthonormal(X, "X")
+    Z, R_z = _orthonormal(Z, "Z")
+    Z, R_z = Z * np.sqrt(J), R_z / np.sqrt(J)
+    basis = _group_basis(Z, codes, J)
+    rows = (codes[:, None] + J * np.arange(q)).ravel()
+    rotate = sparse.csr_array((basis.ravel(), (rows, np.repeat(np.arange(n), q))), (q * J, n))
+    X_rows = rotate @ Q
+    Q_within, X_within = linalg.qr(Q - rotate.T @ X_rows, mode="economic", check_finite=False)
+    reached = round(np.sum(basis**2)) + np.sum(linalg.svdvals(X_within) > 1e-8)
+    if n <= reached:
+        raise ValueError(
+            "no residual degrees of freedom: X and the random effects together fit every row; "
+            "use fewer columns in X or Z, or more rows a group"
+        )
+
+    def by_group(rows):
+        return rows.reshape(q, J, -1, 1).swapaxes(1, 2).copy()
+
+    return _Design(
+        labels, codes, Q, R_x, R_z, rotate, by_group(rotate @ Z), by_group(X_rows),
+        Q_within, X_within, int(n - reached),
+    )  # fmt: skip
+
+
+def _reduce_response(Y, design):
+    """Rotate the replicates Y (R, n) as the rows of the design."""
+    n, _, q, J = design.sizes
+    y, start = Y.T, 0
+    for _ in range(2):  # twice: the second pass removes the rounding of the first
+        step = design.Q.T @ y
+        start, y = start + step, y - design.Q @ step
+    unit = np.sqrt(np.einsum("ir,ir->r", y, y) / n)
+    rounding = 50 * np.finfo(float).eps * np.abs(Y).max(axis=1)
+    _check_left_over(unit, rounding, "the fixed effects fit y exactly, so that no variance is left")
+    y = y / unit
+    rows = design.rotate @ y
+    y = y - design.rotate.T @ rows
+    y_within = design.Q_within.T @ y
+    y = y - design.Q_within @ y_within
+    ss_within = np.einsum("ir,ir->r", y, y)
+    left = unit * np.sqrt(ss_within / design.df_within)
+    _check_left_over(left, rounding, "each group's own fit is exact: the likelihood has no maximum")
+    return _Response(start, unit, rows.reshape(q, J, -1), y_within, ss_within)
+
+
+# ------------------------------------------------------------------------------- 2. criterion
+
+
+def _cholesky(A):
+    """Lower factors of symmetric positive definite matrices A (m, m, …)."""
+    m = len(A)
+    if m > 4:
+        return np.moveaxis(np.linalg.cholesky(np.moveaxis(A, (0, 1), (-2, -1))), (-2, -1), (0, 1))
+    L = np.zeros_like(A)
+    for i in range(m):
+        for k in range(i + 1):
+            rest = A[i, k] - sum(L[i, h] * L[k, h] for h in range(k))
+            L[i, k] = np.sqrt(rest) if i == k else rest / L[k, k]
+    return L
+
+
+def _solve(L, B):
+    """L⁻¹ B for lower triangular L (m, m, …) and B (m, …)."""
+    out = np.empty((len(L), *np.broadcast_shapes(B.shape[1:], L.shape[2:])))
+    for i in range(len(L)):
+        out[i] = (B[i] - sum(L[i, h] * out[h] for h in range(i))) / L[i, i]
+    return out
+
+
+def _solve_transposed(L, B):
+    """L⁻ᵀ B for lower triangular L (m, m, …) and B (m, …)."""
+    out = np.empty_like(B)
+    for i in reversed(range(len(L))):
+        out[i] = (B[i] - sum(L[h, i] * out[h] for h in range(i + 1, len(L)))) / L[i, i]
+    return out
+
+
+def _factor(theta, q):
+    """Λ (q, q, R) from its lower triangle theta (q(q+1)/2, R), column by column."""
+    rows, columns = _lower(q)
+    factor = np.zeros((q, q) + theta.shape[1:])
+    factor[rows, columns] = theta
+    return factor
+
+
+def _lower(q):
+    columns, rows = np.triu_indices(q)
+    return rows, columns
+
+
+@dataclass(frozen=True)
+class _Point:
+    """The criterion at one Λ for each replicate, and what was computed on the way."""
+
+    criterion: np.ndarray  # (R,)
+    beta: np.ndarray  # (p, R): coefficients on Q, of y in its unit and less its start
+    scale: np.ndarray  # (R,): σ² in the unit of y
+    factor_beta: np.ndarray  # (p, p, R): Cholesky factor of Q' V⁻¹ Q
+    Z: np.ndarray  # (q, q, J, R): scaled Z, whitened by the group's V
+    score: np.ndarray  # (q, J, R): Z' V⁻¹ (y − Xβ) of each group
+    slope: np.ndarray  # (q, q, R): derivative of the criterion in Λ Λ'
+
+
+def _evaluate(theta, design, response, reml, want_slope=True):
+    """−2 log of the profiled (restricted) likelihood at theta, (q(q+1)/2, R)."""
+    n, p, q, _ = design.sizes
+    df = n - p if reml else n
+    factor = _factor(theta, q)
+    G = np.einsum("klj,lmr->kmjr", design.Z[..., 0], factor)
+    V = np.einsum("kmjr,lmjr->kljr", G, G)
+    V[range(q), range(q)] += 1
+    V_factor = _cholesky(V)
+    log_det = 2 * np.log(np.prod(V_factor[range(q), range(q)], axis=0)).sum(axis=0)
+    Z, X, y = (_solve(V_factor, rows) for rows in (design.Z, design.X, response.y))
+
+    XX = np.einsum("kajr,kbjr->abr", X, X) + (design.X_within.T @ design.X_within)[..., None]
+    Xy = np.einsum("kajr,kjr->ar", X, y) + design.X_within.T @ response.y_within
+    factor_beta = _cholesky(XX)
+    beta = _solve_transposed(factor_beta, _solve(factor_beta, Xy))
+    residual = y - np.einsum("kajr,ar->kjr", X, beta)
+    within = response.y_within - design.X_within @ beta
+    rss = response.ss_within + (within**2).sum(axis=0) + np.einsum("kjr,kjr->r", residual, residual)
+    criterion = df * (np.log(2 * np.pi * rss / df) + 1) + log_det
+    if reml:
+        criterion = criterion + 2 * np.log(factor_beta[range(p), range(p)]).sum(axis=0)
+    if not want_slope:
+        return criterion
+    score = np.einsum("kljr,kjr->ljr", Z, residual)
+    slope = np.einsum("kljr,kmjr->lmr", Z, Z) - np.einsum("ljr,mjr->lmr", score, score) * (df / rss)
+    if reml:
+        ZX = _solve(factor_beta, np.einsum("kljr,kajr->aljr", Z, X))
+        slope -= np.einsum("aljr,amjr->lmr", ZX, ZX)
+    return _Point(criterion, beta, rss / df, factor_beta, Z, score, slope)
+
+
+# -------------------------------------------------------------------------------- 3. minimise
+
+
+def _moments(design, response):
+    """Start for Λ: the Ψ whose expected Σ w Z'rr'Z over groups is the observed one.
+
+    Groups with much data are weighted down, or they alone would decide. Eigenvalues are kept off
+    zero, so that no direction is closed from the start.
+    """
+    q = len(design.Z)
+    Z = design.Z[..., 0]
+    S = np.einsum("klj,kmj->lmj", Z, Z)
+    weight = 1 / (1 + np.trace(S) / q) ** 2
+    sigma2 = response.ss_within / design.df_within
+    Zr = np.einsum("klj,kjr->ljr", Z, response.y)
+    observed = np.einsum("j,ljr,mjr->rlm", weight, Zr, Zr) / sigma2[:, None, None]
+    system = np.einsum("j,lmj,kij->lkmi", weight, S, S).reshape(q * q, q * q)
+    excess = (observed - S @ weight).reshape(-1, q * q)
+    psi = np.linalg.lstsq(system, excess.T, rcond=None)[0].T.reshape(-1, q, q)
+    value, vector = np.linalg.eigh((psi + psi.swapaxes(1, 2)) / 2)
+    psi = np.einsum("rik,rk,rjk->rij", vector, np.maximum(value, 0.1), vector)
+    return np.linalg.cholesky(psi)[:, *_lower(q)].T
+
+
+def _minimise(theta, design, response, reml):
+    """BFGS from theta, (q(q+1)/2, R), for all replicates side by side.
+
+    At each evaluation a replicate either takes its step or shortens it; those that are done leave.
+    """
+    rows, columns = _lower(len(design.Z))
+    J, found = design.sizes[3], theta.copy()
+
+    def evaluate(theta, response):
+        point = _evaluate(theta, design, response, reml)
+        gradient = 2 * np.einsum("lmr,mkr->lkr", point.slope, _factor(theta, len(design.Z)))
+        return point.criterion, gradient[rows, columns]
+
+    active, step = np.arange(theta.shape[1]), np.ones(theta.shape[1])
+    value, gradient = evaluate(theta, response)
+    curvature = 4 * J / (1 + (theta**2).sum(axis=0) / len(design.Z))
+    inverse = np.eye(len(theta))[..., None] / curvature  # of the Hessian
+    for iteration in range(500):
+        direction = -np.einsum("abr,br->ar", inverse, gradient)
+        promise = -np.einsum("ar,ar->r", direction, gradient)
+        done = (promise < 2 * TOLERANCE) & (iteration > 0) | (step < 1e-8)
+        if done.any():
+            found[:, active[done]] = theta[:, done]
+            if done.all():
+                break
+            keep = ~done
+            active, theta, value, gradient, inverse, direction, promise, step = (
+                part[..., keep]
+                for part in (active, theta, value, gradient, inverse, direction, promise, step)
+            )
+            response = response.take(keep)
+        length = np.sqrt((direction**2).sum(axis=0))
+        longest = 1 + np.sqrt((theta**2).sum(axis=0))
+        move = step * np.minimum(1, longest / np.maximum(length, 1e-300)) * direction
+        new_value, new_gradient = evaluate(theta + move, response)
+        change = np.einsum("ar,ar->r", move, gradient)
+        noise = 1e-13 * np.abs(value)
+        taken = new_value <= value + 1e-4 * change + noise
+        shorter = -change / (2 * np.maximum(new_value - value - change, 1e-300))
+        _update(inverse, np.where(taken, move, 0), np.where(taken, new_gradient - gradient, 0))
+        step = np.where(taken, 1, step * np.clip(shorter, 0.05, 0.5))
+        theta = np.where(taken, theta + move, theta)
+        value = np.where(taken, new_value, value)
+        gradient = np.where(taken, new_gradient, gradient)
+    else:
+        found[:, active] = theta
+    return found
+
+
+def _update(inverse, move, turn):
+    """BFGS update of the inverse Hessian, in place, where the curvature along the move is positive."""
+    along = np.einsum("ar,ar->r", move, turn)
+    turn_inverse = np.einsum("abr,br->ar", inverse, turn)
+    use = along > 1e-12 * np.sqrt((move**2).sum(axis=0) * (turn**2).sum(axis=0))
+    along = np.where(use, along, 1)
+    weight = np.where(use, (1 + np.einsum("ar,ar->r", turn, turn_inverse) / along) / along, 0)
+    cross = np.einsum("ar,br->abr", turn_inverse, move) * np.where(use, 1 / along, 0)
+    inverse += weight * np.einsum("ar,br->abr", move, move) - cross - cross.swapaxes(0, 1)
+
+
+def _look_again(theta, point, design):
+    """Where to start again from theta: down off the boundary of Λ, or onto it.
+
+    At an optimum the slope D in Ψ = ΛΛᵀ has D Ψ = 0 and no negative eigenvalue. A negative one
+    shows the way off a boundary (or a saddle); a small singular value of Λ, the way onto it.
+    """
+    q, J = len(design.Z), design.sizes[3]
+    slope, way = np.linalg.eigh(np.moveaxis(point.slope, -1, 0))
+    axis, length, _ = np.linalg.svd(np.moveaxis(_factor(theta, q), -1, 0))
+    off = slope[:, 0] < -np.sqrt(20 * J * TOLERANCE)
+    on = ~off & (length[:, -1] > SINGULAR) & (length[:, -1] < 0.2)
+    length[on, -1] = 0
+    push = np.where(off, np.sqrt(np.abs(slope[:, 0]) / J), 0)[:, None] * way[:, :, 0]
+    start = np.concatenate([axis * length[:, None, :], push[:, :, None]], axis=2)
+    triangle = np.linalg.qr(start.swapaxes(1, 2), mode="r").swapaxes(1, 2)
+    return triangle[:, *_lower(q)].T, off, on
+
+
+def _optimum(design, response, reml):
+    """theta at the minimum for each replicate, and whether it was verified to be one."""
+    theta = _minimise(_moments(design, response), design, response, reml)
+    settled = np.zeros(theta.shape[1], dtype=bool)  # the boundary was tried and is worse
+    for _ in range(10):
+        point = _evaluate(theta, design, response, reml)
+        start, off, on = _look_again(theta, point, design)
+        again = np.flatnonzero(off | (on & ~settled))
+        if not again.size:
+            break
+        trial = _minimise(start[:, again], design, response.take(again), reml)
+        value = _evaluate(trial, design, response.take(again), reml, want_slope=False)
+        better = value < point.criterion[again] + np.where(on[again], 100, 0) * TOLERANCE
+        theta[:, again[better]] = trial[:, better]
+        settled[again[~better]] = True
+    gradient = np.einsum("lmr,mkr->lkr", point.slope, _factor(theta, len(design.Z)))
+    promise = (gradient**2).sum(axis=(0, 1)) * (1 + (theta**2).sum(axis=0)) / design.sizes[3]
+    return theta, point, (promise < 1e-6) & ~off
+
+
+# ---------------------------------------------------------------------------------- results
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Mixed models fitted to many replicates; every array leads with the replicate axis R.
+
+    Attributes
+    ----------
+    beta : ndarray (R, p)
+        Fixed effects.
+    cov_beta : ndarray (R, p, p)
+        Their covariance, variance components taken as known.
+    cov_re : ndarray (R, q, q)
+        Covariance of the random effects, in squared units of y per unit of Z.
+    scale : ndarray (R,)
+        Residual variance σ².
+    theta : ndarray (R, q(q+1)/2)
+        Lower triangle of Λ, column by column: ``cov_re = scale · ΛΛᵀ``.
+    criterion : ndarray (R,)
+        −2 log-likelihood (restricted if ``reml``) at the estimates, as lme4 counts it.
+    converged : ndarray of bool (R,)
+        Whether the estimates were verified to be a minimum.
+    singular : ndarray of bool (R,)
+        Whether ``cov_re`` is singular: a variance of 0, a correlation of ±1, or the like.
+    random_effects : ndarray (R, J, q)
+        Conditional modes (BLUPs), computed when asked for.
+    random_effects_cov : ndarray (R, J, q, q)
+        Their conditional covariance given y, β and the variance components.
+    group_labels : ndarray (J,)
+        Labels of the groups, sorted.
+    """
+
+    beta: np.ndarray
+    cov_beta: np.ndarray
+    cov_re: np.ndarray
+    scale: np.ndarray
+    theta: np.ndarray
+    criterion: np.ndarray
+    converged: np.ndarray
+    singular: np.ndarray
+    reml: bool
+    _inside: np.ndarray  # (q(q+1)/2, R): theta for the scaled Z
+    _design: _Design
+    _Y: np.ndarray
+
+    def __len__(self):
+        return len(self.beta)
+
+    @property
+    def group_labels(self):
+        return self._design.labels
+
+    @cached_property
+    def random_effects(self):
+        """b̂_j = Ψ Z_j' V_j⁻¹ (y_j − X_j β̂)."""
+        _, _, q, J = self._design.sizes
+        modes = np.empty((len(self), J, q))
+        for part in _parts(len(self), J):
+            response = _reduce_response(self._Y[part], self._design)
+            theta = self._inside[:, part]
+            point = _evaluate(theta, self._design, response, self.reml)
+            factor = _factor(theta, q)
+            inside = np.einsum("kmr,lmr,ljr->rjk", factor, factor, point.score)
+            modes[part] = inside * response.unit[:, None, None]
+        return modes @ np.linalg.inv(self._design.R_z).T
+
+    @cached_property
+    def random_effects_cov(self):
+        """σ² Λ (I + Λ' Z_j'Z_j Λ)⁻¹ Λ'."""
+        q = self._design.sizes[2]
+        factor = np.moveaxis(_factor(self._inside, q), -1, 0)[:, None]
+        Z = self._design.Z[..., 0].transpose(2, 0, 1) @ factor
+        out = linalg.solve_triangular(self._design.R_z, np.eye(q)) @ factor
+        middle = np.linalg.inv(np.eye(q) + Z.swapaxes(-1, -2) @ Z)
+        return self.scale[:, None, None, None] * (out @ middle @ out.swapaxes(-1, -2))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fitted mixed model: as `Fits`, without the replicate axis."""
+
+    beta: np.ndarray
+    cov_beta: np.ndarray
+    cov_re: np.ndarray
+    scale: float
+    theta: np.ndarray
+    criterion: float
+    converged: bool
+    singular: bool
+    reml: bool
+    _fits: Fits
+
+    @property
+    def group_labels(self):
+        return self._fits.group_labels
+
+    @property
+    def random_effects(self):
+        return self._fits.random_effects[0]
+
+    @property
+    def random_effects_cov(self):
+        return self._fits.random_effects_cov[0]
+
+
+def fit(y, X, Z, groups, *, reml=True):
+    """Fit a linear mixed model with one grouping factor by REML, or by ML.
+
+    Parameters
+    ----------
+    y : array_like (n,)
+        Outcome.
+    X : array_like (n, p)
+        Fixed-effects columns, the constant included.
+    Z : array_like (n, q)
+        Random-effects columns. Their covariance is unstructured.
+    groups : array_like (n,)
+        A label for each row.
+    reml : bool
+        Restricted maximum likelihood (default), or maximum likelihood.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    ValueError
+        For what cannot be fitted, with the reason and the mend.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> groups = np.repeat(np.arange(30), 20)
+    >>> x = rng.uniform(1, 10, 600)
+    >>> X = np.column_stack([np.ones(600), x])
+    >>> b = rng.normal([0, 0], [4, 0.8], (30, 2))[groups]
+    >>> y = 60 + 2 * x + b[:, 0] + b[:, 1] * x + rng.normal(0, 5, 600)
+    >>> result = fit(y, X, X, groups)
+    >>> result.converged, result.singular
+    (True, False)
+    """
+    y = np.asarray(y, dtype=float)
+    if y.ndim != 1:
+        raise ValueError(
+            f"y must have one axis (rows), not shape {y.shape}; for many, see fit_many"
+        )
+    many = fit_many(y[None], X, Z, groups, reml=reml)
+    return Fit(
+        many.beta[0], many.cov_beta[0], many.cov_re[0], float(many.scale[0]), many.theta[0],
+        float(many.criterion[0]), bool(many.converged[0]), bool(many.singular[0]), reml, many,
+    )  # fmt: skip
+
+
+def fit_many(Y, X, Z, groups, *, reml=True, progress=None):
+    """Fit one mixed model to many responses that share a design.
+
+    Parameters
+    ----------
+    Y : array_like (R, n)
+        Outcomes, a replicate a row.
+    X, Z, groups, reml
+        As for `fit`.
+    progress : callable, optional
+        Called as ``progress(done, R)`` while the fits go on.
+
+    Returns
+    -------
+    Fits
+        The optimum of `fit` for each replicate.
+
+    Notes
+    -----
+    Replicates are worked on in batches, so that memory stays bounded, and in two threads.
+    """
+    Y, X, Z, groups = _check(Y, X, Z, groups)
+    design = _reduce_design(X, Z, groups)
+    parts = list(_parts(len(Y), len(design.labels)))
+
+    def work(part):
+        return _fit_part(Y[part], design, reml)
+
+    done, found = 0, []
+    with ThreadPoolExecutor(THREADS) as pool:
+        for part in pool.map(work, parts) if len(parts) > 1 else map(work, parts):
+            found.append(part)
+            done += len(part[0])
+            if progress is not None:
+                progress(done, len(Y))
+    *columns, inside = (np.concatenate(column) for column in zip(*found, strict=True))
+    return Fits(*columns, reml, inside.T, design, Y)
+
+
+def _parts(n_replicates, n_groups):
+    size = max(1, BATCH // n_groups)
+    return [slice(i, i + size) for i in range(0, n_replicates, size)]
+
+
+def _fit_part(Y, design, reml):
+    """Arrays for `Fits`, in the order of its fields, replicates first, undoing all scaling."""
+    n, p, q, _ = design.sizes
+    response = _reduce_response(Y, design)
+    theta, point, converged = _optimum(design, response, reml)
+    df, unit = (n - p if reml else n), response.unit
+    to_beta = linalg.solve_triangular(design.R_x, np.eye(p))
+    beta = (response.start + point.beta * unit).T @ to_beta.T
+    scale = point.scale * unit**2
+    root = to_beta @ np.moveaxis(_solve_transposed(point.factor_beta, _identity(p, len(Y))), -1, 0)
+    inside = np.moveaxis(_factor(theta, q), -1, 0)
+    factor = linalg.solve_triangular(design.R_z, np.eye(q)) @ inside
+    criterion = point.criterion + 2 * df * np.log(unit)
+    if reml:
+        criterion = criterion + 2 * np.log(np.abs(np.diag(design.R_x))).sum()
+    triangle = np.linalg.qr(factor.swapaxes(1, 2), mode="r").swapaxes(1, 2)
+    triangle = triangle * np.where(np.diagonal(triangle, axis1=1, axis2=2) < 0, -1, 1)[:, None, :]
+    return (
+        beta,
+        scale[:, None, None] * (root @ root.swapaxes(1, 2)),
+        scale[:, None, None] * (factor @ factor.swapaxes(1, 2)),
+        scale,
+        triangle[:, *_lower(q)],
+        criterion,
+        converged,
+        np.linalg.svd(inside, compute_uv=False)[:, -1] <= SINGULAR,
+        theta.T,
+    )
+
+
+def _identity(m, n_replicates):
+    return np.broadcast_to(np.eye(m)[..., None], (m, m, n_replicates))
+
+
+# ---------------------------------------------------------------------------------- checks
+
+
+def _check(Y, X, Z, groups):
+    """Arrays of agreeing shapes and finite numbers, or an error that says which is not."""
+    arrays = []
+    for name, array in (("Y", Y), ("X", X), ("Z", Z)):
+        try:
+            array = np.asarray(array, dtype=float)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{name} must be numbers; turn text or categories into columns"
+            ) from None
+        if array.ndim == 1 and name != "Y":
+            array = array[:, None]
+        if array.ndim != 2 or array.shape[1] == 0:
+            raise ValueError(f"{name} must have two axes and a column, not shape {array.shape}")
+        bad = array.size - np.count_nonzero(np.isfinite(array))
+        if bad:
+            raise ValueError(
+                f"{name} has {bad} missing or infinite values; drop or fill those rows"
+            )
+        arrays.append(array)
+    Y, X, Z = arrays
+    groups = np.asarray(groups)
+    n = Y.shape[1]
+    for name, length in (("X", len(X)), ("Z", len(Z)), ("groups", len(np.atleast_1d(groups)))):
+        if length != n:
+            raise ValueError(f"{name} has {length} rows and y has {n}; they must be the same rows")
+    if groups.ndim != 1:
+        raise ValueError(f"groups must have one axis, not shape {groups.shape}")
+    if np.any(groups != groups) or (groups.dtype == object and any(g is None for g in groups)):
+        raise ValueError("groups has missing labels; drop those rows")
+    return Y, X, Z, groups
+
+
+def _check_sizes(n, p, q, n_groups):
+    if n_groups < 2:
+        raise ValueError(
+            f"groups has {n_groups} group; a variance between groups needs at least 2: "
+            "check the grouping column, or fit ordinary least squares"
+        )
+    if n <= p:
+        raise ValueError(f"X has {p} columns for {n} rows: no residual degrees of freedom are left")
+    if n <= n_groups * q:
+        raise ValueError(
+            f"{n_groups} groups × {q} random effects make {n_groups * q} random effects for {n} "
+            "rows: they cannot be told from the residuals; use fewer columns in Z or more rows"
+        )
+
+
+def _check_left_over(left, rounding, message):
+    """Stop where what is left of y is no more than rounding."""
+    gone = np.flatnonzero(left <= rounding)
+    if gone.size:
+        where = f" (replicate {gone[0]})" if len(left) > 1 else ""
+        raise ValueError(f"{message}{where}; check that y is measured with error")
