@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from scipy import linalg, sparse
@@ -200,7 +200,9 @@ def _factor(theta, q):
     return factor
 
 
+@cache
 def _lower(q):
+    """Rows and columns of a lower triangle, column by column."""
     columns, rows = np.triu_indices(q)
     return rows, columns
 
@@ -280,17 +282,17 @@ def _minimise(theta, design, response, reml):
     At each evaluation a replicate either takes its step or shortens it; those that are done leave.
     """
     rows, columns = _lower(len(design.Z))
-    J, found = design.sizes[3], theta.copy()
+    found = theta.copy()
 
     def evaluate(theta, response):
         point = _evaluate(theta, design, response, reml)
         gradient = 2 * np.einsum("lmr,mkr->lkr", point.slope, _factor(theta, len(design.Z)))
-        return point.criterion, gradient[rows, columns]
+        return point, gradient[rows, columns]
 
     active, step = np.arange(theta.shape[1]), np.ones(theta.shape[1])
-    value, gradient = evaluate(theta, response)
-    curvature = 4 * J / (1 + (theta**2).sum(axis=0) / len(design.Z))
-    inverse = np.eye(len(theta))[..., None] / curvature  # of the Hessian
+    point, gradient = evaluate(theta, response)
+    value = point.criterion
+    inverse = _information_inverse(theta, point, design)
     for iteration in range(500):
         direction = -np.einsum("abr,br->ar", inverse, gradient)
         promise = -np.einsum("ar,ar->r", direction, gradient)
@@ -308,7 +310,8 @@ def _minimise(theta, design, response, reml):
         length = np.sqrt((direction**2).sum(axis=0))
         longest = 1 + np.sqrt((theta**2).sum(axis=0))
         move = step * np.minimum(1, longest / np.maximum(length, 1e-300)) * direction
-        new_value, new_gradient = evaluate(theta + move, response)
+        point, new_gradient = evaluate(theta + move, response)
+        new_value = point.criterion
         change = np.einsum("ar,ar->r", move, gradient)
         noise = 1e-13 * np.abs(value)
         taken = new_value <= value + 1e-4 * change + noise
@@ -323,8 +326,29 @@ def _minimise(theta, design, response, reml):
     return found
 
 
+def _information_inverse(theta, point, design):
+    """Inverse of the expected Hessian of the criterion in theta, (m, m, R), σ² profiled out.
+
+    The entries of the Hessian are Σ tr(H Ψ'_a H Ψ'_b) over groups, with H = Z'V⁻¹Z.
+    """
+    n, _, q, J = design.sizes
+    rows, columns = _lower(q)
+    m = len(rows)
+    turn = np.zeros((m, q, q) + theta.shape[1:])  # of Ψ = ΛΛᵀ with each entry of Λ
+    turn[range(m), rows] = _factor(theta, q)[:, columns].swapaxes(0, 1)
+    turn += turn.swapaxes(1, 2)
+    H = np.einsum("kljr,kmjr->lmjr", point.Z, point.Z)
+    HH = np.einsum("lmjr,hijr->lmhir", H, H)
+    total = np.einsum("lmr,almr->ar", H.sum(axis=2), turn)
+    hessian = np.einsum("lmhir,amhr,bilr->abr", HH, turn, turn)
+    hessian -= np.einsum("ar,br->abr", total, total) / n
+    # Near Λ = 0 the information in Λ vanishes although the curvature does not.
+    hessian[range(m), range(m)] += 0.1 * J / (1 + (theta**2).sum(axis=0))
+    return np.moveaxis(np.linalg.inv(np.moveaxis(hessian, -1, 0)), 0, -1)
+
+
 def _update(inverse, move, turn):
-    """BFGS update of the inverse Hessian, in place, where the curvature along the move is positive."""
+    """BFGS update of the inverse Hessian, in place, where the move met positive curvature."""
     along = np.einsum("ar,ar->r", move, turn)
     turn_inverse = np.einsum("abr,br->ar", inverse, turn)
     use = along > 1e-12 * np.sqrt((move**2).sum(axis=0) * (turn**2).sum(axis=0))
