@@ -52,8 +52,7 @@ class _Design:
     R_x: np.ndarray  # (p, p)
     R_z: np.ndarray  # (q, q)
     rotate: sparse.csr_array  # (q·J, n): orthonormal rows, q for each group
-    Z: np.ndarray  # (q, q, J, 1): scaled Z in the rotated rows
-    X: np.ndarray  # (q, p, J, 1): Q in the rotated rows
+    rows: np.ndarray  # (q, q + p, J): scaled Z and Q, side by side, in the rotated rows
     Q_within: np.ndarray  # (n, p), orthonormal
     X_within: np.ndarray  # (p, p): what is left of Q within groups
     df_within: int  # rows that neither X nor Z can reach
@@ -61,7 +60,7 @@ class _Design:
     @property
     def sizes(self):
         """Rows n, fixed effects p, random effects q, groups J."""
-        return len(self.Q), self.X.shape[1], self.X.shape[0], self.X.shape[2]
+        return *self.Q.shape, self.rows.shape[0], self.rows.shape[2]
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,8 @@ class _Response:
 
     start: np.ndarray  # (p, R): least-squares coefficients of y on Q
     unit: np.ndarray  # (R,): root mean square of what is left, by which it is divided
-    y: np.ndarray  # (q, J, R)
-    y_within: np.ndarray  # (p, R)
+    rows: np.ndarray  # (q, q + p + 1, J, R): Z, X and y side by side
+    within: np.ndarray  # (p, R): y in the rows of X_within
     ss_within: np.ndarray  # (R,): sum of squares that neither X nor Z can reach
 
     def take(self, keep):
@@ -130,18 +129,13 @@ def _reduce_design(X, Z, groups):
             "use fewer columns in X or Z, or more rows a group"
         )
 
-    def by_group(rows):
-        return rows.reshape(q, J, -1, 1).swapaxes(1, 2).copy()
-
-    return _Design(
-        labels, codes, Q, R_x, R_z, rotate, by_group(rotate @ Z), by_group(X_rows),
-        Q_within, X_within, int(n - reached),
-    )  # fmt: skip
+    rows = np.concatenate([rotate @ Z, X_rows], axis=1).reshape(q, J, q + p).swapaxes(1, 2).copy()
+    return _Design(labels, codes, Q, R_x, R_z, rotate, rows, Q_within, X_within, int(n - reached))
 
 
 def _reduce_response(Y, design):
     """Rotate the replicates Y (R, n) as the rows of the design."""
-    n, _, q, J = design.sizes
+    n, p, q, J = design.sizes
     y, start = Y.T, 0
     for _ in range(2):  # twice: the second pass removes the rounding of the first
         step = design.Q.T @ y
@@ -150,14 +144,17 @@ def _reduce_response(Y, design):
     rounding = 50 * np.finfo(float).eps * np.abs(Y).max(axis=1)
     _check_left_over(unit, rounding, "the fixed effects fit y exactly, so that no variance is left")
     y = y / unit
-    rows = design.rotate @ y
-    y = y - design.rotate.T @ rows
-    y_within = design.Q_within.T @ y
-    y = y - design.Q_within @ y_within
+    y_rows = design.rotate @ y
+    y = y - design.rotate.T @ y_rows
+    within = design.Q_within.T @ y
+    y = y - design.Q_within @ within
     ss_within = np.einsum("ir,ir->r", y, y)
     left = unit * np.sqrt(ss_within / design.df_within)
     _check_left_over(left, rounding, "each group's own fit is exact: the likelihood has no maximum")
-    return _Response(start, unit, rows.reshape(q, J, -1), y_within, ss_within)
+    rows = np.empty((q, q + p + 1, J, y.shape[1]))
+    rows[:, :-1] = design.rows[..., None]
+    rows[:, -1] = y_rows.reshape(q, J, -1)
+    return _Response(start, unit, rows, within, ss_within)
 
 
 # ------------------------------------------------------------------------------- 2. criterion
@@ -168,28 +165,41 @@ def _cholesky(A):
     m = len(A)
     if m > 4:
         return np.moveaxis(np.linalg.cholesky(np.moveaxis(A, (0, 1), (-2, -1))), (-2, -1), (0, 1))
-    L = np.zeros_like(A)
+    L = np.zeros(A.shape)
     for i in range(m):
         for k in range(i + 1):
-            rest = A[i, k] - sum(L[i, h] * L[k, h] for h in range(k))
-            L[i, k] = np.sqrt(rest) if i == k else rest / L[k, k]
+            entry = A[i, k]
+            for h in range(k):
+                entry = entry - L[i, h] * L[k, h]
+            L[i, k] = np.sqrt(entry) if i == k else entry / L[k, k]
     return L
 
 
 def _solve(L, B):
     """L⁻¹ B for lower triangular L (m, m, …) and B (m, …)."""
-    out = np.empty((len(L), *np.broadcast_shapes(B.shape[1:], L.shape[2:])))
+    out = np.empty(B.shape)
     for i in range(len(L)):
-        out[i] = (B[i] - sum(L[i, h] * out[h] for h in range(i))) / L[i, i]
+        entry = B[i]
+        for h in range(i):
+            entry = entry - L[i, h] * out[h]
+        out[i] = entry / L[i, i]
     return out
 
 
 def _solve_transposed(L, B):
     """L⁻ᵀ B for lower triangular L (m, m, …) and B (m, …)."""
-    out = np.empty_like(B)
+    out = np.empty(B.shape)
     for i in reversed(range(len(L))):
-        out[i] = (B[i] - sum(L[h, i] * out[h] for h in range(i + 1, len(L)))) / L[i, i]
+        entry = B[i]
+        for h in range(i + 1, len(L)):
+            entry = entry - L[h, i] * out[h]
+        out[i] = entry / L[i, i]
     return out
+
+
+def _diagonal(A):
+    """The diagonals (m, …) of matrices A (m, m, …), as a view."""
+    return np.einsum("kk...->k...", A)
 
 
 def _factor(theta, q):
@@ -215,41 +225,40 @@ class _Point:
     beta: np.ndarray  # (p, R): coefficients on Q, of y in its unit and less its start
     scale: np.ndarray  # (R,): σ² in the unit of y
     factor_beta: np.ndarray  # (p, p, R): Cholesky factor of Q' V⁻¹ Q
-    Z: np.ndarray  # (q, q, J, R): scaled Z, whitened by the group's V
+    H: np.ndarray  # (q, q, J, R): Z' V⁻¹ Z of each group
     score: np.ndarray  # (q, J, R): Z' V⁻¹ (y − Xβ) of each group
-    slope: np.ndarray  # (q, q, R): derivative of the criterion in Λ Λ'
+    slope: np.ndarray  # (q, q, R): derivative of the criterion in Ψ = ΛΛᵀ
 
 
-def _evaluate(theta, design, response, reml, want_slope=True):
+def _evaluate(theta, design, response, reml):
     """−2 log of the profiled (restricted) likelihood at theta, (q(q+1)/2, R)."""
     n, p, q, _ = design.sizes
     df = n - p if reml else n
-    factor = _factor(theta, q)
-    G = np.einsum("klj,lmr->kmjr", design.Z[..., 0], factor)
+    G = np.einsum("klj,lmr->kmjr", design.rows[:, :q], _factor(theta, q))
     V = np.einsum("kmjr,lmjr->kljr", G, G)
-    V[range(q), range(q)] += 1
+    _diagonal(V)[:] += 1
     V_factor = _cholesky(V)
-    log_det = 2 * np.log(np.prod(V_factor[range(q), range(q)], axis=0)).sum(axis=0)
-    Z, X, y = (_solve(V_factor, rows) for rows in (design.Z, design.X, response.y))
+    log_det = 2 * np.log(_diagonal(V_factor).prod(axis=0)).sum(axis=0)
+    white = _solve(V_factor, response.rows)
+    Z, X, y = white[:, :q], white[:, q:-1], white[:, -1]
 
     XX = np.einsum("kajr,kbjr->abr", X, X) + (design.X_within.T @ design.X_within)[..., None]
-    Xy = np.einsum("kajr,kjr->ar", X, y) + design.X_within.T @ response.y_within
+    Xy = np.einsum("kajr,kjr->ar", X, y) + design.X_within.T @ response.within
     factor_beta = _cholesky(XX)
     beta = _solve_transposed(factor_beta, _solve(factor_beta, Xy))
     residual = y - np.einsum("kajr,ar->kjr", X, beta)
-    within = response.y_within - design.X_within @ beta
+    within = response.within - design.X_within @ beta
     rss = response.ss_within + (within**2).sum(axis=0) + np.einsum("kjr,kjr->r", residual, residual)
-    criterion = df * (np.log(2 * np.pi * rss / df) + 1) + log_det
-    if reml:
-        criterion = criterion + 2 * np.log(factor_beta[range(p), range(p)]).sum(axis=0)
-    if not want_slope:
-        return criterion
+    criterion = df * (np.log(2 * np.pi / df * rss) + 1) + log_det
+
+    H = np.einsum("kljr,kmjr->lmjr", Z, Z)
     score = np.einsum("kljr,kjr->ljr", Z, residual)
-    slope = np.einsum("kljr,kmjr->lmr", Z, Z) - np.einsum("ljr,mjr->lmr", score, score) * (df / rss)
+    slope = H.sum(axis=2) - np.einsum("ljr,mjr->lmr", score, score) * (df / rss)
     if reml:
+        criterion = criterion + 2 * np.log(_diagonal(factor_beta)).sum(axis=0)
         ZX = _solve(factor_beta, np.einsum("kljr,kajr->aljr", Z, X))
         slope -= np.einsum("aljr,amjr->lmr", ZX, ZX)
-    return _Point(criterion, beta, rss / df, factor_beta, Z, score, slope)
+    return _Point(criterion, beta, rss / df, factor_beta, H, score, slope)
 
 
 # -------------------------------------------------------------------------------- 3. minimise
@@ -261,12 +270,12 @@ def _moments(design, response):
     Groups with much data are weighted down, or they alone would decide. Eigenvalues are kept off
     zero, so that no direction is closed from the start.
     """
-    q = len(design.Z)
-    Z = design.Z[..., 0]
+    q = design.sizes[2]
+    Z, y = design.rows[:, :q], response.rows[:, -1]
     S = np.einsum("klj,kmj->lmj", Z, Z)
     weight = 1 / (1 + np.trace(S) / q) ** 2
     sigma2 = response.ss_within / design.df_within
-    Zr = np.einsum("klj,kjr->ljr", Z, response.y)
+    Zr = np.einsum("klj,kjr->ljr", Z, y)
     observed = np.einsum("j,ljr,mjr->rlm", weight, Zr, Zr) / sigma2[:, None, None]
     system = np.einsum("j,lmj,kij->lkmi", weight, S, S).reshape(q * q, q * q)
     excess = (observed - S @ weight).reshape(-1, q * q)
@@ -281,12 +290,13 @@ def _minimise(theta, design, response, reml):
 
     At each evaluation a replicate either takes its step or shortens it; those that are done leave.
     """
-    rows, columns = _lower(len(design.Z))
+    q = design.sizes[2]
+    rows, columns = _lower(q)
     found = theta.copy()
 
     def evaluate(theta, response):
         point = _evaluate(theta, design, response, reml)
-        gradient = 2 * np.einsum("lmr,mkr->lkr", point.slope, _factor(theta, len(design.Z)))
+        gradient = 2 * np.einsum("lmr,mkr->lkr", point.slope, _factor(theta, q))
         return point, gradient[rows, columns]
 
     active, step = np.arange(theta.shape[1]), np.ones(theta.shape[1])
@@ -337,9 +347,8 @@ def _information_inverse(theta, point, design):
     turn = np.zeros((m, q, q) + theta.shape[1:])  # of Ψ = ΛΛᵀ with each entry of Λ
     turn[range(m), rows] = _factor(theta, q)[:, columns].swapaxes(0, 1)
     turn += turn.swapaxes(1, 2)
-    H = np.einsum("kljr,kmjr->lmjr", point.Z, point.Z)
-    HH = np.einsum("lmjr,hijr->lmhir", H, H)
-    total = np.einsum("lmr,almr->ar", H.sum(axis=2), turn)
+    HH = np.einsum("lmjr,hijr->lmhir", point.H, point.H)
+    total = np.einsum("lmr,almr->ar", point.H.sum(axis=2), turn)
     hessian = np.einsum("lmhir,amhr,bilr->abr", HH, turn, turn)
     hessian -= np.einsum("ar,br->abr", total, total) / n
     # Near Λ = 0 the information in Λ vanishes although the curvature does not.
@@ -364,7 +373,7 @@ def _look_again(theta, point, design):
     At an optimum the slope D in Ψ = ΛΛᵀ has D Ψ = 0 and no negative eigenvalue. A negative one
     shows the way off a boundary (or a saddle); a small singular value of Λ, the way onto it.
     """
-    q, J = len(design.Z), design.sizes[3]
+    _, _, q, J = design.sizes
     slope, way = np.linalg.eigh(np.moveaxis(point.slope, -1, 0))
     axis, length, _ = np.linalg.svd(np.moveaxis(_factor(theta, q), -1, 0))
     off = slope[:, 0] < -np.sqrt(20 * J * TOLERANCE)
@@ -387,11 +396,11 @@ def _optimum(design, response, reml):
         if not again.size:
             break
         trial = _minimise(start[:, again], design, response.take(again), reml)
-        value = _evaluate(trial, design, response.take(again), reml, want_slope=False)
+        value = _evaluate(trial, design, response.take(again), reml).criterion
         better = value < point.criterion[again] + np.where(on[again], 100, 0) * TOLERANCE
         theta[:, again[better]] = trial[:, better]
         settled[again[~better]] = True
-    gradient = np.einsum("lmr,mkr->lkr", point.slope, _factor(theta, len(design.Z)))
+    gradient = np.einsum("lmr,mkr->lkr", point.slope, _factor(theta, design.sizes[2]))
     promise = (gradient**2).sum(axis=(0, 1)) * (1 + (theta**2).sum(axis=0)) / design.sizes[3]
     return theta, point, (promise < 1e-6) & ~off
 
@@ -468,7 +477,7 @@ class Fits:
         """σ² Λ (I + Λ' Z_j'Z_j Λ)⁻¹ Λ'."""
         q = self._design.sizes[2]
         factor = np.moveaxis(_factor(self._inside, q), -1, 0)[:, None]
-        Z = self._design.Z[..., 0].transpose(2, 0, 1) @ factor
+        Z = self._design.rows[:, :q].transpose(2, 0, 1) @ factor
         out = linalg.solve_triangular(self._design.R_z, np.eye(q)) @ factor
         middle = np.linalg.inv(np.eye(q) + Z.swapaxes(-1, -2) @ Z)
         return self.scale[:, None, None, None] * (out @ middle @ out.swapaxes(-1, -2))
