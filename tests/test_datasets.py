@@ -1,6 +1,7 @@
 """The data sets: whole, as published, as their cards say, and clear when damaged."""
 
 import csv
+import doctest
 import hashlib
 import re
 import shutil
@@ -247,3 +248,7 @@ def test_the_checksums_are_those_of_the_files_as_git_stores_them():
 def test_an_unknown_name_lists_the_names(function, name, error, message):
     with pytest.raises(error, match=re.escape(message)):
         function(name)
+
+
+def test_the_examples_in_the_docstrings_are_right():
+    assert doctest.testmod(datasets).failed == 0

@@ -1,5 +1,6 @@
 """The progress bar: what it shows, when it is silent, and that nbval can live with it."""
 
+import doctest
 import io
 import os
 import re
@@ -218,3 +219,7 @@ def test_nbval_passes_a_bar_and_nothing_else_with_our_patterns(notebook):
 
 def test_nbval_would_fail_a_bar_without_our_patterns(notebook):
     assert outcomes(notebook) == "FFF"
+
+
+def test_the_examples_in_the_docstrings_are_right():
+    assert doctest.testmod(progress).failed == 0

@@ -4,6 +4,7 @@ Where a simulated quantity is compared with its truth, the tolerance is four Mon
 errors, stated beside it. The seeds are fixed, so a test that passes keeps passing.
 """
 
+import doctest
 import inspect
 import json
 import re
@@ -296,3 +297,7 @@ def test_replicates_says_what_is_wrong(arguments, message):
         simulate.replicates(
             simulate.article_example(), **{"n_replicates": 2, "seed": 1, **arguments}
         )
+
+
+def test_the_examples_in_the_docstrings_are_right():
+    assert doctest.testmod(simulate).failed == 0
