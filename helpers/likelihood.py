@@ -147,10 +147,7 @@ def information(likelihood, psi, sigma2):
         return np.append(d_psi[rows, columns] * np.where(rows == columns, 1, 2), d_sigma2)
 
     hessian = np.array(
-        [
-            (gradient(at + step) - gradient(at - step)) / (2 * step.sum())
-            for step in np.diag(steps)
-        ]
+        [(gradient(at + step) - gradient(at - step)) / (2 * step.sum()) for step in np.diag(steps)]
     )
     back = np.linalg.inv(T)
     to_natural = np.zeros((len(at), len(at)))
