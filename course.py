@@ -345,7 +345,7 @@ def install_packages():
         if output is None:
             break
         if install is not installers[-1]:
-            print("uv could not do it; trying pip.", flush=True)
+            print(f"uv could not do it ({last_line(output)}); trying pip.", flush=True)
             empty_environment()
     else:
         raise Trouble(explain(output))
@@ -402,8 +402,8 @@ def run_quietly(command, start):
             with contextlib.suppress(FileNotFoundError):
                 os.utime(VENV / STAMP)
             fetched = sum(text.startswith("Collecting ") for text in list(lines))
-            done = max(fetched, count_installed())
-            line.show(f"  {done} of about {count_locked()} packages, {seconds(start)}")
+            done, total = max(fetched, count_installed()), count_locked()
+            line.show(f"  {min(done, total)} of {total} packages, {seconds(start)}")
             time.sleep(0.25)
     reader.join()
     line.clear()
@@ -426,7 +426,7 @@ def count_installed():
 
 
 def count_locked():
-    """Packages that every machine gets; a few more depend on the system."""
+    """How many packages every machine gets; a few more depend on the system."""
     return len(re.findall(r"^\w\S+==\S+ \\$", LOCK.read_text(encoding="utf-8"), re.MULTILINE))
 
 
@@ -443,8 +443,12 @@ def explain(output):
     for pattern, message in INSTALL_TROUBLES:
         if re.search(pattern, output, re.IGNORECASE):
             return message
-    said = [line.strip() for line in output.splitlines() if line.strip()]
-    return f"The packages could not be installed: {said[-1] if said else 'no reason given'}"
+    return f"The packages could not be installed: {last_line(output)}"
+
+
+def last_line(text):
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it gave no reason"
 
 
 def finish_environment():
@@ -507,16 +511,25 @@ def run_in_venv(*arguments, cwd=None):
 
 def lab(arguments):
     """open the course in JupyterLab; the rest of the line goes to JupyterLab"""
-    ensure_packages()
     check_root(arguments)
     port = asked_port(arguments)
     if port is not None:
         check_port(port)
+    ensure_packages()
+    return run_in_venv("-m", "jupyterlab", *lab_arguments(arguments), cwd=ROOT)
+
+
+def lab_arguments(arguments):
+    """The first notebook, unless another is named, and settings that a learner's own may lack."""
+    options = [f"--ServerApp.root_dir={ROOT}"]
+    # Otherwise every kernel warns that others on this machine could read along.
+    options.append("--MappingKernelManager.transport_encryption=auto")
+    if asked_port(arguments) is not None:
         # JupyterLab would try the next ports without a word.
-        arguments = [*arguments, "--ServerApp.port_retries=0"]
+        options.append("--ServerApp.port_retries=0")
     if not any(text.endswith(".ipynb") for text in arguments):
-        arguments = [str(FIRST_NOTEBOOK), *arguments]
-    return run_in_venv("-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}", *arguments, cwd=ROOT)
+        options.append(str(FIRST_NOTEBOOK))
+    return [*options, *arguments]
 
 
 def check_root(arguments):
@@ -750,7 +763,7 @@ def execute(notebook, target, state):
     client.course_cell = 0
     state["running"][target.stem] = (client, time.monotonic())
     try:
-        client.execute()
+        client.execute(transport_encryption="auto")
     except CellExecutionError as error:
         return f"{where(client)}: {error.ename}: {first_line(error.evalue)}"
     except Exception as error:
@@ -1043,7 +1056,7 @@ def check_kernel(ran):
     cells = [nbformat.v4.new_code_cell(source) for source in KERNEL_CELLS]
     notebook = nbformat.v4.new_notebook(cells=cells)
     client = NotebookClient(notebook, kernel_name="python3", allow_errors=True)
-    client.execute()
+    client.execute(transport_encryption="auto")
     ran["data"] = [
         {kind: value for output in cell.outputs for kind, value in output.get("data", {}).items()}
         for cell in notebook.cells
@@ -1061,8 +1074,7 @@ def check_figure(ran):
 def check_widget(ran):
     view = ran["data"][2] if ran.get("data") else {}
     model = view.get("application/vnd.jupyter.widget-view+json", {}).get("model_id")
-    state = ran.get("widgets", {}).get(model, {}).get("state", {})
-    fine = state.get("value") == 3
+    fine = ran.get("widgets", {}).get(model, {}).get("value") == 3
     return fine, "widget: a slider renders" if fine else "widget: none came back from the kernel"
 
 
