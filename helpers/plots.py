@@ -38,6 +38,9 @@ AVERAGE = {"color": INK, "linestyle": (0, (1, 1.3)), "linewidth": 2.8, "zorder":
 OWN = {"color": VERMILLION, "linestyle": (0, (4, 1.5, 1, 1.5)), "linewidth": 1.9, "zorder": 8}
 PARTIAL = {"color": BLUE, "linestyle": "-", "linewidth": 2.4, "zorder": 7}
 
+# Size and opacity of points, up to a number of rows: the more, the smaller and fainter.
+POINTS = ((100, (34, 0.6)), (1000, (20, 0.55)), (3000, (10, 0.4)), (np.inf, (5, 0.3)))
+
 STYLE = {
     "figure.figsize": (8.0, 4.8),
     "figure.dpi": 110,
@@ -317,7 +320,8 @@ def three_panels(data, x, y, group, intercepts, slopes, *, axes=None, highlight=
 def panel(data, x, y, group, *, groups=None, fit=None, axes=None, n_columns=4):
     """Small multiples: a group a panel, ordered by size, each with its lines, same limits.
 
-    Every panel has the group's own least-squares line (no pooling) and one line that is the
+    A panel is headed by its group, with the number of rows where groups differ in it. Every
+    panel has the group's own least-squares line (no pooling) and one line that is the
     same in all: through all rows, or, with a fit, the average line. With a fit the group's line
     after partial pooling is added.
 
@@ -343,6 +347,7 @@ def panel(data, x, y, group, *, groups=None, fit=None, axes=None, n_columns=4):
     data = _columns(data, numeric={"x": x, "y": y}, group=group)
     own = _own_lines(data, x, y, group)
     groups = _panel_groups(data[group], own, groups)
+    sizes = data[group].value_counts().loc[groups]
     axes = _panel_axes(axes, len(groups), n_columns)
     partial = {} if fit is None else _fit_lines(fit, x)
     shared = _least_squares(data[x], data[y], f"x={x!r}") if fit is None else _average_line(fit, x)
@@ -354,7 +359,8 @@ def panel(data, x, y, group, *, groups=None, fit=None, axes=None, n_columns=4):
             _draw(ax, own[label], **OWN)
         if label in partial:
             _draw(ax, partial[label].over(data[x]), **PARTIAL)
-        ax.set_title(f"{_say(label, group)}, n = {len(rows)}", fontsize=12, pad=4)
+        size = f", n = {len(rows)}" if sizes.nunique() > 1 else ""
+        ax.set_title(_say(label, group) + size, fontsize=12, pad=4)
     _same_limits(axes, data[x], data[y])
     _finish_panel(axes, x, y, group, fit is not None)
     return axes
@@ -806,7 +812,7 @@ def _draw_groups(ax, lines, looks, group):
     for label, line in lines.items():
         look = looks.get(label)
         if look is None:
-            _draw(ax, line, color=PALE, linewidth=1.1, zorder=2.5)
+            _draw(ax, line, color=PALE, linewidth=1.1 if len(lines) <= 60 else 0.7, zorder=2.5)
         else:
             end = _draw(ax, line, color=look[0], linewidth=2.4, zorder=7)
             ends.append((*end, _say(label, group), look[0]))
@@ -815,10 +821,10 @@ def _draw_groups(ax, lines, looks, group):
 
 def _scatter(ax, data, x, y, group, looks):
     """Points, with colour and marker for the groups in `looks`, pale for the others."""
-    size = 34 if len(data) <= 100 else 20
+    size, alpha = next(look for most, look in POINTS if len(data) <= most)
     rest = data[~data[group].isin(list(looks))] if looks else data
-    look = {"color": PALE, "s": 14} if looks else {"color": BLUE, "s": size}
-    ax.scatter(rest[x], rest[y], alpha=0.55, linewidths=0, zorder=1.5, **look)
+    look = {"color": PALE, "s": 0.7 * size} if looks else {"color": BLUE, "s": size}
+    ax.scatter(rest[x], rest[y], alpha=alpha, linewidths=0, zorder=1.5, **look)
     for label, (colour, marker) in looks.items():
         rows = data[data[group] == label]
         ax.scatter(
@@ -943,7 +949,8 @@ def _panel_axes(axes, n, n_columns):
     if axes is None:
         n_columns = min(n_columns, n)
         n_rows = -(-n // n_columns)
-        size = (2.3 * n_columns + 0.4, 2.2 * n_rows + 0.8)
+        width = min(3.0, 10 / n_columns)
+        size = (width * n_columns + 0.4, 0.95 * width * n_rows + 0.8)
         _, axes = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False)
         axes = axes.ravel()
         for spare in axes[n:]:
