@@ -297,7 +297,9 @@ def replaced_environment():
         if is_whole(SPARE):
             SPARE.rename(VENV)
         raise
-    discard(SPARE)
+    if SPARE.exists():
+        print("Removing the packages that were there before.", flush=True)
+        discard(SPARE)
 
 
 def empty_environment():
