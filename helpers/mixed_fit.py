@@ -82,23 +82,28 @@ def fit(formula, data, groups, re_formula=None, *, reml=True):
     """
     environment = patsy.EvalEnvironment.capture(1)
     re_formula = _checked_formulas(formula, re_formula)
-    fixed, random = patsy.ModelDesc.from_formula(formula), patsy.ModelDesc.from_formula(re_formula)
     labels, column = _group_labels(data, groups)
-    sides = fixed.lhs_termlist, fixed.rhs_termlist, random.rhs_termlist
-    used = [_names_in(side) for side in sides]
-    _check_names(set().union(*used), data, environment)
-    data, labels, n_dropped = _complete_rows(data, labels, set().union(*used))
     try:
+        used = _names_in_formulas(formula, re_formula)
+        _check_names(used, data, environment)
+        data, labels, n_dropped = _complete_rows(data, labels, used)
         design = patsy.dmatrix(re_formula, data, environment, "raise", "dataframe")
-        model = statsmodels_mixed.MixedLM.from_formula(
-            formula, data, re_formula=re_formula, groups=column or labels, eval_env=2
-        )
+        _check_numbers(formula, data, design)
+        with warnings.catch_warnings():
+            # statsmodels counts frames differently for its two formulas, so it gets the frame
+            # itself, which 0.15 announces to replace by a dict that 0.14 does not know.
+            warnings.simplefilter("ignore", FutureWarning)
+            model = statsmodels_mixed.MixedLM.from_formula(
+                formula, data, re_formula, groups=column or labels, eval_env=environment
+            )
     except patsy.PatsyError as error:
-        raise ValueError(f"{formula!r} with {re_formula!r}: {error.message}") from error
+        raise ValueError(_in_plain_words(error)) from error
     result = _at_optimum(model, labels, reml)
     result.n_dropped, result.group_column, result.re_formula = n_dropped, column, re_formula
     result.random_design, result.random_terms = design.design_info, list(design.columns)
-    result.fixed_columns, result.random_columns = (names & set(data.columns) for names in used[1:])
+    result.fixed_columns, result.random_columns = (
+        used[side] & set(data.columns) for side in ("fixed", "random")
+    )
     if result.singular:
         warnings.warn(_singular_message(result), SingularFitWarning, stacklevel=2)
     return statsmodels_mixed.MixedLMResultsWrapper(result)
@@ -296,19 +301,33 @@ def _group_labels(data, groups):
             "groups: its index is not that of data, so that rows could be paired wrongly; "
             "give the name of a column, or groups.to_numpy() if the rows are in the same order"
         )
-    labels = pd.Series(np.asarray(groups), index=data.index) if len(groups) == len(data) else None
-    if labels is None:
-        raise ValueError(f"groups has {len(groups)} labels for {len(data)} rows of data")
-    return labels, None
+    if np.shape(groups) != (len(data),):
+        raise ValueError(
+            f"groups has shape {np.shape(groups)}; give the name of a column, or one label for "
+            f"each of the {len(data)} rows of data"
+        )
+    return pd.Series(np.asarray(groups), index=data.index), None
+
+
+def _names_in_formulas(formula, re_formula):
+    """The names in the response, the fixed and the random effects, a set for each."""
+    fixed, random = patsy.ModelDesc.from_formula(formula), patsy.ModelDesc.from_formula(re_formula)
+    return {
+        "response": _names_in(fixed.lhs_termlist),
+        "fixed": _names_in(fixed.rhs_termlist),
+        "random": _names_in(random.rhs_termlist),
+    }
 
 
 def _names_in(terms):
-    """Every name in the terms of a formula, and every quoted one, as in ``Q("a column")``."""
+    """Every variable in the terms of a formula, quoted ones as in ``Q("a column")`` included."""
     names = set()
     for factor in {factor for term in terms for factor in term.factors}:
         for node in ast.walk(ast.parse(factor.code, mode="eval")):
             if isinstance(node, ast.Name):
                 names.add(node.id)
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Q":
+                names.add(node.args[0].value)
     return names
 
 
@@ -329,22 +348,25 @@ def check_columns(names, data, argument):
             raise ValueError(f"{argument}: no column {name!r}{_closest(name, data.columns)}")
 
 
-def _check_names(names, data, environment):
+def _check_names(used, data, environment):
     """Raise if a formula holds a name that is neither a column nor known to the calling code."""
-    for name in sorted(names - set(data.columns)):
+    for name in sorted(set().union(*used.values()) - set(data.columns)):
         if not (
             name in environment.namespace
-            or name in patsy.builtins.builtins
+            or hasattr(patsy.builtins, name)
             or hasattr(builtins, name)
         ):
             check_columns([name], data, "formula")
 
 
-def _complete_rows(data, labels, names):
+def _complete_rows(data, labels, used):
     """Data and labels without the rows where a formula variable or the label is missing."""
+    names = set().union(*used.values())
     columns = [name for name in data.columns if name in names]
     complete = (data[columns].notna().all(axis=1) & labels.notna()).to_numpy()
     n_dropped = len(data) - int(complete.sum())
+    if n_dropped == len(data):
+        raise ValueError(f"data has no complete row: {n_dropped} of {len(data)} miss a value")
     if n_dropped:
         warnings.warn(
             f"{n_dropped} of {len(data)} rows have missing values and were left out",
@@ -353,6 +375,28 @@ def _complete_rows(data, labels, names):
         )
         data, labels = data[complete], labels[complete]
     return data, labels.to_numpy(), n_dropped
+
+
+def _check_numbers(formula, data, design):
+    """Raise for a response of text, and for random effects without a column."""
+    response = formula.partition("~")[0].strip()
+    if response in data.columns and (
+        data[response].dtype == bool or not pd.api.types.is_numeric_dtype(data[response])
+    ):
+        raise ValueError(f"formula: the response {response!r} is {data[response].dtype}, no number")
+    if design.shape[1] == 0:
+        raise ValueError("re_formula has no term; '~1' lets intercepts vary, '~x' slopes too")
+
+
+def _in_plain_words(error):
+    """A message of patsy, which points at the place in the formula, with the likely mend."""
+    message = f"formula: {error}"
+    if "missing values" in error.message:
+        message += (
+            "\nThe columns have none there, so the transformation made them (the logarithm of a "
+            "negative number?)."
+        )
+    return message
 
 
 # ------------------------------------------------------------------ for the other modules

@@ -110,7 +110,7 @@ def _group_numbers(result, data, groups):
     unknown = pd.unique(np.asarray(groups)[numbers < 0])
     if len(unknown):
         raise ValueError(
-            f"groups: {listed(unknown)} not among the groups of the fit; "
+            f"groups: not among those of the fit: {listed(unknown)}; "
             "for groups not seen before give target='new group'"
         )
     return numbers
