@@ -207,7 +207,10 @@ def _until(driver, script, seconds, what):
     deadline = time.monotonic() + seconds
     while not driver.execute_script(f"return Boolean({script});"):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"JupyterLab: after {seconds} s still not: {what}")
+            dialog = driver.execute_script(
+                "return [...document.querySelectorAll('.jp-Dialog-content')].map(n => n.innerText);"
+            )
+            raise TimeoutError(f"JupyterLab: after {seconds} s still not: {what} {dialog or ''}")
         time.sleep(0.2)
 
 
@@ -273,10 +276,10 @@ def run_all(driver, seconds=120):
     settle(driver)
 
 
-def _texts(driver, selector):
-    return driver.execute_script(
-        f"return [...{PANEL}.node.querySelectorAll(arguments[0])].map(n => n.innerText.trim());",
-        selector,
+def end_kernel(driver):
+    """Shut down the open notebook's kernel."""
+    driver.execute_async_script(
+        f"const done = arguments[0]; {PANEL}.sessionContext.shutdown().finally(() => done(null));"
     )
 
 

@@ -1,0 +1,110 @@
+"""Every notebook in a real JupyterLab: no red boxes, equations drawn, widgets alive."""
+
+import browser
+import hygiene
+import nbformat
+import prose
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+LESSONS = sorted((browser.REPO / "notebooks").glob("*.ipynb"))
+# nbval runs every notebook anyway; with many, Run All is clicked where a widget needs a kernel.
+FEW = 4
+
+pytestmark = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing() or "can run")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with browser.lab() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def chrome():
+    with browser.chrome() as running:
+        yield running
+
+
+@pytest.fixture
+def driver(chrome):
+    """The browser; a kernel that the test leaves is ended, so that they don't pile up."""
+    yield chrome
+    browser.end_kernel(chrome)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_opens_and_runs(path, server, driver):
+    notebook = hygiene.Notebook.read(path)
+    widgets = sum(hygiene.shows_widget(cell) for _, cell in notebook.code)
+    written = sum(len(prose.equations(cell.source)) for _, cell in notebook.text)
+    browser.open_notebook(driver, server, path.relative_to(browser.REPO))
+    ran = widgets > 0 or len(LESSONS) <= FEW
+    if ran:
+        browser.run_all(driver)
+    assert browser.complaints(driver, ran=ran) == []
+    assert browser.equations(driver)[0] >= written
+    assert not ran or browser.widgets(driver)[0] >= widgets
+
+
+BROKEN = [
+    new_markdown_cell("# Broken\n\nUnknown: $\\nosuch{x}$."),
+    new_markdown_cell("Twice: $x_1_2$."),
+    new_markdown_cell("As typed: $\\frac{1}{$ here."),
+    new_markdown_cell("![gone](nowhere.png)"),
+    new_code_cell("import sys\n\nfrom IPython.display import display"),
+    new_code_cell("print('a warning', file=sys.stderr)"),
+    new_code_cell(
+        "view = {'model_id': '0123', 'version_major': 2, 'version_minor': 0}\n"
+        "display({'application/vnd.jupyter.widget-view+json': view}, raw=True)"
+    ),
+    new_code_cell("1 / 0"),
+]
+
+
+def run(cells, server, driver):
+    """Open a notebook of these cells and run it."""
+    notebook = new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, server.root / "toy.ipynb")
+    browser.open_notebook(driver, server, "toy.ipynb")
+    browser.run_all(driver)
+
+
+def test_what_is_broken_is_noticed(server, driver):
+    run(BROKEN, server, driver)
+    complaints = browser.complaints(driver)
+    expected = [
+        "red box: cell 6: stderr: a warning",
+        "red box: cell 8: ZeroDivisionError",
+        "MathJax refused: \\nosuch",
+        "MathJax refused: x_1_2",
+        "an equation stayed as typed: $\\frac",
+        "picture not loaded: ",
+        "widget: cell 7: 1 of 1",
+    ]
+    assert len(complaints) == len(expected), complaints
+    for text, start in zip(complaints, expected, strict=True):
+        assert text.startswith(start)
+
+
+def test_a_living_widget_and_a_tall_page(server, driver, tmp_path):
+    cells = [
+        new_markdown_cell("# Alive\n\n$$y_{ij} = \\gamma_0 + u_{0j}$$"),
+        new_code_cell("from ipywidgets import interact"),
+        new_code_cell("@interact(k=(1, 9))\ndef show(k):\n    print(k)"),
+        new_code_cell("for i in range(200):\n    print(i)"),
+    ]
+    run(cells, server, driver)
+    assert browser.complaints(driver) == []
+    assert browser.equations(driver) == (1, [])
+    assert browser.widgets(driver) == (1, [])
+    saved = browser.screenshot(driver, tmp_path / "alive.png")
+    assert [path.name for path in saved] == ["alive-01.png", "alive-02.png"]
+    assert all(path.stat().st_size > 5000 for path in saved)
+
+
+def test_the_repository_is_only_copied(server):
+    assert server.root != browser.REPO
+    assert (server.root / "helpers" / "__init__.py").exists()
+    assert not (server.root / ".venv").exists()
