@@ -332,8 +332,6 @@ def discard(folder):
 
 def install_packages():
     """Fill .venv with uv if it is there and can, else with venv and pip."""
-    start = time.monotonic()
-    print(f"Installing the course's packages into {VENV} (once; a few minutes).", flush=True)
     installers = [install_with_uv] if works("uv") else []
     installers += [install_with_pip] if has_module("ensurepip") else []
     if not installers:
@@ -342,6 +340,8 @@ def install_packages():
             "sudo apt install python3-venv; elsewhere install Python from python.org. Then run "
             "this again."
         )
+    start = time.monotonic()
+    print(f"Installing the course's packages into {VENV} (once; a few minutes).", flush=True)
     for install in installers:
         output = install(start)
         if output is None:
@@ -394,7 +394,8 @@ def run_quietly(command, start):
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        cwd=str(ROOT),
+        # From anywhere else, uv would take up the settings of projects in the folders above.
+        cwd=ROOT.anchor,
         env=course_environment(installing=True),
     )
     reader = threading.Thread(target=lambda: lines.extend(child.stdout), daemon=True)
