@@ -409,6 +409,7 @@ def run_quietly(command, start):
             line.show(f"  {min(done, total)} of {total} packages, {seconds(start)}")
             time.sleep(0.25)
     reader.join()
+    child.stdout.close()
     line.clear()
     return child.returncode, "".join(lines)
 
