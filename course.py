@@ -531,7 +531,7 @@ def lab_arguments(arguments):
     if asked_port(arguments) is not None:
         # JupyterLab would try the next ports without a word.
         options.append("--ServerApp.port_retries=0")
-    if not any(text.endswith(".ipynb") for text in arguments):
+    if FIRST_NOTEBOOK.exists() and not any(text.endswith(".ipynb") for text in arguments):
         options.append(str(FIRST_NOTEBOOK))
     return [*options, *arguments]
 
@@ -760,7 +760,6 @@ def execute(notebook, target, state):
         kernel_name="python3",
         timeout=CELL_SECONDS,
         record_timing=False,
-        store_widget_state=False,
         on_cell_start=started,
         resources={"metadata": {"path": str(target.parent)}},
     )
@@ -819,7 +818,7 @@ def settled(outputs):
 def notebook_bytes(notebook):
     import nbformat
 
-    return (nbformat.writes(notebook).rstrip("\n") + "\n").encode("utf-8")
+    return (nbformat.writes(nbformat.from_dict(notebook)).rstrip("\n") + "\n").encode("utf-8")
 
 
 def write_whole(target, content):
