@@ -8,6 +8,7 @@ A complaint names the notebook, the cell and the mend. What may be excepted is i
 """
 
 import ast
+import html
 import re
 import sys
 from dataclasses import dataclass
@@ -298,8 +299,8 @@ def shown_numbers(notebook):
             if output.output_type == "stream":
                 texts.append(output.text)
             data = output.get("data", {})
-            texts.append(data.get("text/plain", ""))
-            texts.append(prose.TAG.sub(" ", data.get("text/html", "")))
+            texts += [data.get("text/plain", ""), data.get("text/markdown", "")]
+            texts.append(html.unescape(prose.TAG.sub(" ", data.get("text/html", ""))))
     return prose.numbers("\n".join(texts))
 
 

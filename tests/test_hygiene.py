@@ -369,6 +369,27 @@ def test_what_measures_nothing_is_no_number(text):
     assert prose.numbers(prose.statements(text)) == []
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"text/plain": "2.602"},
+        {"text/markdown": "| 2.602 |"},
+        {"text/html": "<td>2.602</td>", "text/plain": "a table"},
+    ],
+)
+def test_a_number_may_be_shown_in_any_text(lesson, data):
+    lesson.node.cells[3].outputs = [new_output("display_data", data)]
+    prose_is("It is 2.60, or −2.60.")(lesson.node)
+    found = [t for t in hygiene.numbers_come_from_outputs(lesson) if "cell-11" in t]
+    assert ["−2.60" in text for text in found] == [True]
+
+
+def test_a_number_in_a_picture_or_a_tag_is_not_shown(lesson):
+    data = {"image/svg+xml": "<svg>2.602</svg>", "text/html": "<td width=2.602>x</td>"}
+    lesson.node.cells[3].outputs = [new_output("display_data", data)]
+    assert any("2.60" in text for text in hygiene.numbers_come_from_outputs(lesson))
+
+
 def test_an_entry_of_the_allow_list_excepts_its_cell_and_no_other(lesson, monkeypatch):
     number = allowed.Allowed("number", lesson.name, "Some prose", "9.81", "physics")
     stderr = allowed.Allowed("stderr", lesson.name, "print(slope)", "", "the lesson is about it")
