@@ -200,7 +200,7 @@ class _Profile:
     def __init__(self, likelihood, psi, sigma2, kind, allowed):
         self.likelihood, self.kind = likelihood, kind
         self.rows, self.columns = np.tril_indices(len(psi))
-        self.threshold = likelihood.deviance(psi, sigma2)[0] + allowed
+        self.lowest, self.allowed = likelihood.deviance(psi, sigma2)[0], allowed
         full = np.append(factor(psi)[self.rows, self.columns], np.log(sigma2) / 2)
         self.held = {"sd": 0, "covariance": 1, "correlation": 1, "residual": len(full) - 1}[kind]
         self.limits = {"sd": (0.0, np.inf), "correlation": (-1.0, 1.0)}.get(kind, (-np.inf, np.inf))
@@ -214,6 +214,10 @@ class _Profile:
         # The deviance is flat at a zero on L's diagonal, so a search must not begin there.
         diagonal = np.append(self.rows == self.columns, False)
         full[diagonal] = np.maximum(full[diagonal], 0.1)
+        # Steps of one standard error, or so, in each of the free parameters.
+        curvature = np.full(len(full), 2.0 * len(likelihood.zz))
+        curvature[-1] = 4.0 * likelihood.n
+        self.step = np.delete(1 / np.sqrt(curvature), self.held)
         self.start = np.delete(full, self.held)
 
     def full(self, free, value):
@@ -244,11 +248,19 @@ class _Profile:
         return deviance, np.delete(slope, self.held)
 
     def rise(self, value):
-        """Profile deviance at a value, less what is allowed: negative inside the interval."""
-        best = optimize.minimize(
-            self.objective, self.start, (value,), jac=True, method="BFGS", options={"gtol": 1e-4}
-        )
-        return best.fun - self.threshold
+        """Root of the profile deviance, less what is allowed: negative inside the interval.
+
+        The root is nearly a straight line on either side of the estimate, so that its zero is soon
+        found.
+        """
+
+        def in_steps(steps):
+            deviance, slope = self.objective(self.start + steps * self.step, value)
+            return deviance, slope * self.step
+
+        origin = np.zeros(len(self.start))
+        best = optimize.minimize(in_steps, origin, jac=True, method="BFGS", options={"gtol": 1e-3})
+        return np.sqrt(max(best.fun - self.lowest, 0.0)) - np.sqrt(self.allowed)
 
     def end(self, side):
         """The lower (side = −1) or upper (side = 1) end of the interval."""
