@@ -32,6 +32,7 @@ from scipy import linalg, sparse
 
 TOLERANCE = 1e-10  # how much lower a further step may still promise to bring the criterion
 SINGULAR = 1e-5  # standard deviation of Λ below which we call it zero; at 1, half is shrunk away
+NO_INFORMATION = 0.1  # on an entry of Λ, a group, where Λ is small
 THREADS = 2
 BATCH = 16_384  # groups × replicates worked on at once: arrays of this length stay in the cache
 
@@ -56,6 +57,10 @@ class _Design:
     Q_within: np.ndarray  # (n, p), orthonormal
     X_within: np.ndarray  # (p, p): what is left of Q within groups
     df_within: int  # rows that neither X nor Z can reach
+
+    @cached_property
+    def XX_within(self):
+        return self.X_within.T @ self.X_within
 
     @property
     def sizes(self):
@@ -138,16 +143,16 @@ def _reduce_response(Y, design):
     n, p, q, J = design.sizes
     y, start = Y.T, 0
     for _ in range(2):  # twice: the second pass removes the rounding of the first
-        step = design.Q.T @ y
-        start, y = start + step, y - design.Q @ step
+        step = np.einsum("np,nr->pr", design.Q, y)
+        start, y = start + step, y - np.einsum("np,pr->nr", design.Q, step)
     unit = np.sqrt(np.einsum("ir,ir->r", y, y) / n)
     rounding = 50 * np.finfo(float).eps * np.abs(Y).max(axis=1)
     _check_left_over(unit, rounding, "the fixed effects fit y exactly, so that no variance is left")
     y = y / unit
     y_rows = design.rotate @ y
     y = y - design.rotate.T @ y_rows
-    within = design.Q_within.T @ y
-    y = y - design.Q_within @ within
+    within = np.einsum("np,nr->pr", design.Q_within, y)
+    y = y - np.einsum("np,pr->nr", design.Q_within, within)
     ss_within = np.einsum("ir,ir->r", y, y)
     left = unit * np.sqrt(ss_within / design.df_within)
     _check_left_over(left, rounding, "each group's own fit is exact: the likelihood has no maximum")
@@ -242,12 +247,12 @@ def _evaluate(theta, design, response, reml):
     white = _solve(V_factor, response.rows)
     Z, X, y = white[:, :q], white[:, q:-1], white[:, -1]
 
-    XX = np.einsum("kajr,kbjr->abr", X, X) + (design.X_within.T @ design.X_within)[..., None]
-    Xy = np.einsum("kajr,kjr->ar", X, y) + design.X_within.T @ response.within
+    XX = np.einsum("kajr,kbjr->abr", X, X) + design.XX_within[..., None]
+    Xy = np.einsum("kajr,kjr->ar", X, y) + np.einsum("ab,ar->br", design.X_within, response.within)
     factor_beta = _cholesky(XX)
     beta = _solve_transposed(factor_beta, _solve(factor_beta, Xy))
     residual = y - np.einsum("kajr,ar->kjr", X, beta)
-    within = response.within - design.X_within @ beta
+    within = response.within - np.einsum("ab,br->ar", design.X_within, beta)
     rss = response.ss_within + (within**2).sum(axis=0) + np.einsum("kjr,kjr->r", residual, residual)
     criterion = df * (np.log(2 * np.pi / df * rss) + 1) + log_det
 
@@ -352,7 +357,7 @@ def _information_inverse(theta, point, design):
     hessian = np.einsum("lmhir,amhr,bilr->abr", HH, turn, turn)
     hessian -= np.einsum("ar,br->abr", total, total) / n
     # Near Λ = 0 the information in Λ vanishes although the curvature does not.
-    hessian[range(m), range(m)] += 0.1 * J / (1 + (theta**2).sum(axis=0))
+    hessian[range(m), range(m)] += NO_INFORMATION * J / (1 + (theta**2).sum(axis=0))
     return np.moveaxis(np.linalg.inv(np.moveaxis(hessian, -1, 0)), 0, -1)
 
 
@@ -385,9 +390,8 @@ def _look_again(theta, point, design):
     return triangle[:, *_lower(q)].T, off, on
 
 
-def _optimum(design, response, reml):
-    """theta at the minimum for each replicate, and whether it was verified to be one."""
-    theta = _minimise(_moments(design, response), design, response, reml)
+def _settle(theta, design, response, reml):
+    """Look again from theta until nothing is gained: (theta, its point, whether a way was left)."""
     settled = np.zeros(theta.shape[1], dtype=bool)  # the boundary was tried and is worse
     for _ in range(10):
         point = _evaluate(theta, design, response, reml)
@@ -395,14 +399,71 @@ def _optimum(design, response, reml):
         again = np.flatnonzero(off | (on & ~settled))
         if not again.size:
             break
-        trial = _minimise(start[:, again], design, response.take(again), reml)
-        value = _evaluate(trial, design, response.take(again), reml).criterion
+        part = response.take(again)
+        trial = _minimise(start[:, again], design, part, reml)
+        value = _evaluate(trial, design, part, reml).criterion
         better = value < point.criterion[again] + np.where(on[again], 100, 0) * TOLERANCE
         theta[:, again[better]] = trial[:, better]
         settled[again[~better]] = True
-    gradient = np.einsum("lmr,mkr->lkr", point.slope, _factor(theta, design.sizes[2]))
-    promise = (gradient**2).sum(axis=(0, 1)) * (1 + (theta**2).sum(axis=0)) / design.sizes[3]
-    return theta, point, (promise < 1e-6) & ~off
+    return theta, point, off
+
+
+def _elsewhere(q):
+    """Other starts for Λ, (q(q+1)/2, starts): small, large, larger, and large in one direction."""
+    one = np.eye(q)
+    between = [
+        (one[i] + s * one[k]) / np.sqrt(2) for i in range(q) for k in range(i) for s in (1, -1)
+    ]
+    along = [np.column_stack([3 * way, one / 10]) for way in [*one, *between]]
+    return np.column_stack([
+        np.linalg.qr(start.T, mode="r").T[_lower(q)] for start in [one / 10, 5 * one, 50 * one, *along]
+    ])  # fmt: skip
+
+
+def _optimum(design, response, reml):
+    """theta at the minimum for each replicate, its point, and whether it was verified to be one.
+
+    Where the criterion has a second valley, the first one found is mostly flat: on the boundary, or
+    with next to no information in some direction. Every such optimum is challenged.
+    """
+    theta = _minimise(_moments(design, response), design, response, reml)
+    theta, point, off = _settle(theta, design, response, reml)
+    sure, flat = _certainty(theta, point, design)
+    doubtful = np.flatnonzero(flat | ~sure)
+    if doubtful.size:
+        part = response.take(doubtful)
+        trial, value = _best_elsewhere(design, part, reml)
+        better = value < point.criterion[doubtful] - 100 * TOLERANCE
+        if better.any():
+            theta[:, doubtful[better]] = trial[:, better]
+            theta, point, off = _settle(theta, design, response, reml)
+            sure, _ = _certainty(theta, point, design)
+    return theta, point, sure & ~off
+
+
+def _best_elsewhere(design, response, reml):
+    """The best theta from all other starts, for each replicate, and its criterion."""
+    starts, n = _elsewhere(design.sizes[2]), len(response.unit)
+    part = response.take(np.tile(np.arange(n), starts.shape[1]))
+    trial = _minimise(np.repeat(starts, n, axis=1), design, part, reml)
+    value = _evaluate(trial, design, part, reml).criterion.reshape(-1, n)
+    trial = trial.reshape(len(trial), -1, n)
+    return trial[:, value.argmin(axis=0), np.arange(n)], value.min(axis=0)
+
+
+def _certainty(theta, point, design):
+    """Whether the gradient at theta is as good as zero, and whether theta is badly determined."""
+    _, _, q, J = design.sizes
+    gradient = 2 * np.einsum("lmr,mkr->lkr", point.slope, _factor(theta, q))[_lower(q)]
+    inverse = _information_inverse(theta, point, design)
+    promise = np.einsum("ar,abr,br->r", gradient, inverse, gradient)
+    widest = np.linalg.eigvalsh(np.moveaxis(inverse, -1, 0))[:, -1]
+    return promise < 1e-6, widest > (1 + (theta**2).sum(axis=0)) / (2 * NO_INFORMATION * J)
+
+
+def _is_singular(theta, q):
+    factor = np.moveaxis(_factor(theta, q), -1, 0)
+    return np.linalg.svd(factor, compute_uv=False)[:, -1] <= SINGULAR
 
 
 # ---------------------------------------------------------------------------------- results
@@ -629,7 +690,7 @@ def _fit_part(Y, design, reml):
         triangle[:, *_lower(q)],
         criterion,
         converged,
-        np.linalg.svd(inside, compute_uv=False)[:, -1] <= SINGULAR,
+        _is_singular(theta, q),
         theta.T,
     )
 
