@@ -764,7 +764,7 @@ def execute(notebook, target, state):
         resources={"metadata": {"path": str(target.parent)}},
     )
     client.course_cell = 0
-    state["running"][target.stem] = (client, time.monotonic())
+    state["running"][shown(target)] = (client, time.monotonic())
     try:
         client.execute(transport_encryption="auto")
     except CellExecutionError as error:
@@ -772,7 +772,7 @@ def execute(notebook, target, state):
     except Exception as error:
         return f"{where(client)}: {type(error).__name__}: {first_line(error)}"
     finally:
-        del state["running"][target.stem]
+        del state["running"][shown(target)]
     notebook.metadata.clear()
     notebook.metadata.update(metadata)
     for cell in notebook.cells:
