@@ -33,6 +33,7 @@ from scipy import linalg, sparse
 TOLERANCE = 1e-10  # how much lower a further step may still promise to bring the criterion
 SINGULAR = 1e-5  # standard deviation of Λ below which we call it zero; at 1, half is shrunk away
 NO_INFORMATION = 0.1  # on an entry of Λ, a group, where Λ is small
+FEW_GROUPS = 15  # below this a second valley is common enough to look for it always
 THREADS = 2
 BATCH = 16_384  # groups × replicates worked on at once: arrays of this length stay in the cache
 
@@ -411,9 +412,8 @@ def _settle(theta, design, response, reml):
 def _elsewhere(q):
     """Other starts for Λ, (q(q+1)/2, starts): small, large, larger, and large in one direction."""
     one = np.eye(q)
-    between = [
-        (one[i] + s * one[k]) / np.sqrt(2) for i in range(q) for k in range(i) for s in (1, -1)
-    ]
+    pairs = [(i, k) for i in range(q) for k in range(i)]
+    between = [(one[i] + sign * one[k]) / np.sqrt(2) for i, k in pairs for sign in (1, -1)]
     along = [np.column_stack([3 * way, one / 10]) for way in [*one, *between]]
     return np.column_stack([
         np.linalg.qr(start.T, mode="r").T[_lower(q)] for start in [one / 10, 5 * one, 50 * one, *along]
@@ -423,13 +423,13 @@ def _elsewhere(q):
 def _optimum(design, response, reml):
     """theta at the minimum for each replicate, its point, and whether it was verified to be one.
 
-    Where the criterion has a second valley, the first one found is mostly flat: on the boundary, or
-    with next to no information in some direction. Every such optimum is challenged.
+    A second valley of the criterion is rare but for two cases, which are challenged from elsewhere:
+    few groups, and a first optimum on the boundary or with next to no information in a direction.
     """
     theta = _minimise(_moments(design, response), design, response, reml)
     theta, point, off = _settle(theta, design, response, reml)
     sure, flat = _certainty(theta, point, design)
-    doubtful = np.flatnonzero(flat | ~sure)
+    doubtful = np.flatnonzero(flat | ~sure | (design.sizes[3] < FEW_GROUPS))
     if doubtful.size:
         part = response.take(doubtful)
         trial, value = _best_elsewhere(design, part, reml)
