@@ -107,10 +107,10 @@ def _group_numbers(result, data, groups):
     if len(groups) != len(data):
         raise ValueError(f"groups has {len(groups)} labels for {len(data)} rows of data")
     numbers = pd.Index(result.group_labels).get_indexer(np.asarray(groups))
-    unknown = pd.unique(np.asarray(groups)[numbers < 0])
+    unknown = np.asarray(groups, dtype=object)[numbers < 0]
     if len(unknown):
         raise ValueError(
-            f"groups: not among those of the fit: {listed(unknown)}; "
+            f"groups: not among those of the fit: {listed(dict.fromkeys(unknown))}; "
             "for groups not seen before give target='new group'"
         )
     return numbers

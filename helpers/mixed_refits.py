@@ -12,6 +12,8 @@ from helpers import likelihood, reml
 from helpers.mixed_fit import check_share, result_of
 from helpers.progress import bar as progress_bar
 
+MOST_CELLS = 4_000_000  # replicates × rows simulated at once, so that memory stays bounded
+
 
 def compare(small, large, *, n_boot=0, seed=None, progress=True):
     """Compare a model with a larger one that contains it.
@@ -164,7 +166,7 @@ def _simulations(result, n, seed, show, label, fits=1):
     rng = np.random.default_rng(seed)
     model = result.model
     mean, root = model.exog @ result.fe_params, likelihood.factor(result.cov_re)
-    most = max(1, 4_000_000 // len(mean))  # so that memory stays bounded
+    most = max(1, MOST_CELLS // len(mean))
     with progress_bar(n * fits, label) if show else nullcontext() as bar:
         for start in range(0, n, most):
             size = min(most, n - start)
