@@ -24,6 +24,7 @@ from PIL import Image
 from helpers import plots, simulate
 
 MOST_BYTES = 1_000_000
+SYMBOLS = {"sigma": "σ", "tau": "τ"}  # arguments as the lessons write them
 
 
 # ---------------------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ def flipbook(draw, values, label, *, describe=None, shape=(1, 1), figsize=(8.0, 
 
 
 def _frame(draw, value, text, shape, figsize):
-    with mpl.rc_context(plots.STYLE):
+    with mpl.style.context(["default", plots.STYLE]):
         figure = Figure(figsize=figsize)
         axes = figure.subplots(*shape)
         draw(axes, value)
@@ -141,7 +142,7 @@ class Explorer(widgets.VBox):
     def __init__(self, picture, sliders, *, figsize=(8.0, 4.0)):
         self.sliders = dict(sliders)
         self._start = {name: slider.value for name, slider in self.sliders.items()}
-        with mpl.rc_context(plots.STYLE):
+        with mpl.style.context(["default", plots.STYLE]):
             self._figure = Figure(figsize=figsize)
             self.picture = picture(self._figure.subplots(1, picture.panels))
             # Axes, ticks and names are drawn once; a redraw costs only what moves on top.
@@ -150,7 +151,9 @@ class Explorer(widgets.VBox):
             self._canvas = FigureCanvasAgg(self._figure)
             self._canvas.draw()
             self._background = self._canvas.copy_from_bbox(self._figure.bbox)
-        self.image = widgets.Image(format="png", layout={"max_width": "100%", "height": "auto"})
+        self.image = widgets.Image(
+            format="png", layout={"max_width": "100%", "height": "auto", "align_self": "flex-start"}
+        )
         self.text = widgets.HTML()
         self.reset = widgets.Button(description="Reset", tooltip="Set all sliders back")
         self.reset.on_click(self._reset)
@@ -167,8 +170,6 @@ class Explorer(widgets.VBox):
             self._say(f"{reason} The picture shows the last setting that can be.")
             return
         self.image.value = self._blit()
-        # The Image widget has no alt text; browsers read the tooltip in its place.
-        self.image.tooltip = words
         self._say(words)
 
     def _blit(self):
@@ -181,6 +182,7 @@ class Explorer(widgets.VBox):
         return buffer.getvalue()
 
     def _say(self, words):
+        # An Image widget has no alt text (and breaks if given a tooltip): these words stand in.
         self.text.value = f'<p role="status" style="margin:0">{html.escape(words)}</p>'
 
     def _reset(self, _button):
@@ -224,7 +226,9 @@ def stills(picture, settings, *, titles=None, figsize=None):
     _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex="row", sharey="row")
     for column, setting, title in zip(axes.T, settings, titles, strict=True):
         picture(column).update(**setting)
-        default = ", ".join(f"{name} = {_short(value)}" for name, value in setting.items())
+        default = ", ".join(
+            f"{SYMBOLS.get(name, name)} = {_short(value)}" for name, value in setting.items()
+        )
         column[0].set_title(default if title is None else title, fontsize="medium")
         for ax in column[1:]:
             ax.set_title("")
@@ -346,7 +350,7 @@ def line_fit(data=None):
 
     low, high = LineFit.slopes
     slider = _slider(widgets.FloatSlider, 0.0, low, high, 0.1, "Slope (points per hour)")
-    return Explorer(Picture, {"slope": slider}, figsize=(8.0, 4.4))
+    return Explorer(Picture, {"slope": slider}, figsize=(8.0, 4.1))
 
 
 # ---------------------------------------------------------------------------------------------

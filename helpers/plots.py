@@ -162,8 +162,8 @@ def pooled_line(data, x, y, *, ax=None, residuals=False, label="one line for all
         If a column is missing or not numeric, or x has fewer than two values.
     """
     data = _columns(data, numeric={"x": x, "y": y})
-    ax = _axes(ax)
     line = _least_squares(data[x], data[y], f"x={x!r}")
+    ax = _axes(ax)
     if points:
         _scatter(ax, data, x, y, None, {})
     if residuals:
@@ -348,9 +348,9 @@ def panel(data, x, y, group, *, groups=None, fit=None, axes=None, n_columns=4):
     own = _own_lines(data, x, y, group)
     groups = _panel_groups(data[group], own, groups)
     sizes = data[group].value_counts().loc[groups]
-    axes = _panel_axes(axes, len(groups), n_columns)
     partial = {} if fit is None else _fit_lines(fit, x)
     shared = _least_squares(data[x], data[y], f"x={x!r}") if fit is None else _average_line(fit, x)
+    axes = _panel_axes(axes, len(groups), n_columns)
     for ax, label in zip(axes, groups, strict=True):
         rows = data[data[group] == label]
         ax.scatter(rows[x], rows[y], s=24, color=INK, alpha=0.6, linewidths=0, zorder=3)
@@ -487,7 +487,7 @@ def caterpillar(fit, term="Intercept", *, level=0.95, ax=None, highlight=None):
     table = mixed.group_coefficients(fit)
     table = table[table["term"] == term].sort_values("blup", kind="stable").set_index("group")
     ends = [table.index[0], table.index[-1]]
-    highlight = ends if highlight is None else list(highlight)
+    highlight = ends if highlight is None else highlight
     _check_groups(highlight, table.index)
     ax = _axes(ax)
     blup = table["blup"].to_numpy()
@@ -621,6 +621,12 @@ def residuals(fit, *, by=None, ax=None, highlight=None):
     matplotlib.axes.Axes
     """
     resid = np.asarray(fit.resid, dtype=float)
+    if by is not None:
+        if len(by) != len(resid):
+            raise ValueError(
+                f"by has {len(by)} labels for {len(resid)} residuals: give one a row, in order."
+            )
+        _check_groups(() if highlight is None else highlight, pd.unique(pd.Series(by)))
     ax = _axes(ax)
     ax.axhline(0, color=INK, linewidth=1, zorder=1)
     if by is None:
@@ -859,7 +865,6 @@ def _looks(labels, highlight, lines, *, by):
     if highlight is None:
         few = len(labels) <= len(GROUP_COLOURS)
         highlight = list(labels) if few else _default_highlight(lines, by=by)
-    highlight = list(highlight)
     _check_groups(highlight, labels)
     if len(highlight) > len(GROUP_COLOURS):
         raise ValueError(
@@ -940,9 +945,8 @@ def _panel_groups(labels, own, groups):
     if groups is None:
         picks = np.linspace(0, len(ordered) - 1, min(8, len(ordered))).round().astype(int)
         return [ordered[pick] for pick in picks]
-    groups = list(groups)
     _check_groups(groups, ordered, argument="groups")
-    return [label for label in ordered if label in groups]
+    return [label for label in ordered if label in set(groups)]
 
 
 def _panel_axes(axes, n, n_columns):
@@ -1114,13 +1118,8 @@ def _sd_lines(ax, values, between, residual, noun):
 
 def _residual_strips(ax, resid, by, highlight):
     labels = pd.Series(np.asarray(by))
-    if len(labels) != len(resid):
-        raise ValueError(
-            f"by has {len(labels)} labels for {len(resid)} residuals: give one a row, in order."
-        )
     means = pd.Series(resid).groupby(labels).mean().sort_values(kind="stable")
-    highlight = [means.index[0], means.index[-1]] if highlight is None else list(highlight)
-    _check_groups(highlight, means.index)
+    highlight = [means.index[0], means.index[-1]] if highlight is None else highlight
     rank = pd.Series(np.arange(len(means)), index=means.index)
     named = labels.isin(highlight)
     for rows, colour, alpha in ((~named, GREY, 0.45), (named, INK, 0.9)):
