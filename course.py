@@ -590,7 +590,9 @@ def pytest_arguments(arguments):
     options += ["--nbval", f"--nbval-cell-timeout={CELL_SECONDS}"]
     options += ["--nbval-sanitize-with", "tests/nbval.cfg"]
     asked = any((ROOT / text.split("::")[0]).exists() for text in arguments if text[:1] != "-")
-    return [*options, *arguments, *([] if asked else ["tests", "notebooks"])]
+    # Workers that are given a folder which is not there run nothing and do not say so.
+    everything = [name for name in ("tests", "notebooks") if (ROOT / name).is_dir()]
+    return [*options, *arguments, *([] if asked else everything)]
 
 
 # ── render ──────────────────────────────────────────────────────────────────────────────────────

@@ -410,11 +410,14 @@ def test_root_is_told_what_to_add(ran, monkeypatch, capsys):
 
 def test_test_runs_all_or_what_was_asked(folder, ran):
     (folder / "tests").mkdir()
+    course.main(["test"])
+    (folder / "notebooks").mkdir()
     course.main(["test", "-k", "engine"])
     course.main(["test", "tests"])
-    assert ran[0][-4:] == ("-k", "engine", "tests", "notebooks")
-    assert ran[1][-1] == "tests"
-    assert "notebooks" not in ran[1]
+    assert ran[0][-1] == "tests"
+    assert ran[1][-4:] == ("-k", "engine", "tests", "notebooks")
+    assert ran[2][-1] == "tests"
+    assert "notebooks" not in {*ran[0], *ran[2]}
 
 
 def test_the_code_passes_ruff():
