@@ -176,16 +176,19 @@ def check_python():
     )
 
 
-def works(*command):
+def works(command):
     """Whether a program is there and starts (a shim of pyenv may be there and not start)."""
-    if shutil.which(command[0]) is None:
+    if shutil.which(command) is None:
         return False
-    done = subprocess.run(
-        [*command, "--version"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    try:
+        done = subprocess.run(
+            [command, "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:
+        return False
     return done.returncode == 0
 
 
@@ -282,6 +285,8 @@ def replaced_environment():
         try:
             VENV.rename(SPARE)
         except PermissionError:
+            if not WINDOWS:
+                raise
             raise Trouble(
                 "The packages must be renewed and are in use. Close JupyterLab and every terminal "
                 "that uses .venv, and run this again."

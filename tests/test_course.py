@@ -195,7 +195,7 @@ def test_too_little_disk_is_said_before_anything_is_made(folder, installs, monke
 
 
 def test_without_an_installer_the_mend_is_named(folder, monkeypatch):
-    monkeypatch.setattr(course, "works", lambda *command: False)
+    monkeypatch.setattr(course, "works", lambda command: False)
     monkeypatch.setattr(course, "has_module", lambda name: False)
     with pytest.raises(course.Trouble, match="python3-venv"):
         course.ensure_packages()
@@ -204,7 +204,7 @@ def test_without_an_installer_the_mend_is_named(folder, monkeypatch):
 
 def test_when_uv_fails_pip_is_tried(folder, monkeypatch, capsys):
     tried = []
-    monkeypatch.setattr(course, "works", lambda *command: True)
+    monkeypatch.setattr(course, "works", lambda command: True)
     monkeypatch.setattr(course, "finish_environment", lambda: None)
     monkeypatch.setattr(course, "install_with_uv", lambda start: tried.append("uv") or "no such")
     monkeypatch.setattr(course, "install_with_pip", lambda start: tried.append("pip"))
