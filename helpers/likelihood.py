@@ -26,8 +26,13 @@ from scipy import optimize, stats
 class Likelihood:
     """Cross-products of one data set: all that the deviance needs.
 
+    The random effects are in a basis of their own, in which Z has orthonormal columns, or in one
+    chosen with `in_basis`: Ψ stands for the covariance of the coefficients ``basis @ b``.
+
     Attributes
     ----------
+    basis : ndarray, shape (q, q)
+        From the coefficients b of Z as it was given.
     zz : ndarray, shape (groups, q, q)
         ZᵀZ of each group.
     zx : ndarray, shape (groups, q, p + 1)
@@ -39,6 +44,7 @@ class Likelihood:
     reml : bool
     """
 
+    basis: np.ndarray
     zz: np.ndarray
     zx: np.ndarray
     xx: np.ndarray
@@ -50,18 +56,30 @@ class Likelihood:
         """From response (n,), designs (n, p) and (n, q), and group numbers 0 … J − 1 (n,)."""
         # Any basis of X's columns gives the same profile; an orthonormal one loses no digits.
         X = np.linalg.qr(X / np.linalg.norm(X, axis=0))[0]
+        size = np.linalg.norm(Z, axis=0)
+        Z, R = np.linalg.qr(Z / size)
         rows = np.column_stack([X, y - X @ (X.T @ y)])
         order = np.argsort(group_index, kind="stable")
         starts = np.flatnonzero(np.diff(group_index[order], prepend=-1))
         Z, sorted_rows = Z[order], rows[order]
         zz = np.add.reduceat(Z[:, :, None] * Z[:, None, :], starts)
         zx = np.add.reduceat(Z[:, :, None] * sorted_rows[:, None, :], starts)
-        return cls(zz, zx, rows.T @ rows, len(y), reml)
+        return cls(R * size, zz, zx, rows.T @ rows, len(y), reml)
 
-    def in_basis(self, T):
-        """The same likelihood for the coefficients T b (Z becomes Z T⁻¹, Ψ becomes T Ψ Tᵀ)."""
-        inverse = np.linalg.inv(T)
-        return replace(self, zz=inverse.T @ self.zz @ inverse, zx=inverse.T @ self.zx)
+    def in_basis(self, basis):
+        """The same likelihood for the coefficients ``basis @ b``."""
+        change = np.linalg.solve(basis.T, self.basis.T).T
+        return replace(self, basis=basis, zz=change.T @ self.zz @ change, zx=change.T @ self.zx)
+
+    def psi(self, root):
+        """Ψ, from a root of the covariance of b: ``root @ root.T``, (q, q)."""
+        root = self.basis @ root
+        return root @ root.T
+
+    def shrinkage(self, psi, sigma2):
+        """(σ² I + Ψ ZᵀZ)⁻¹ Ψ of each group: the conditional covariance of its b, over σ²."""
+        inner = sigma2 * np.eye(len(psi)) + psi @ self.zz
+        return np.linalg.solve(inner, np.broadcast_to(psi, inner.shape))
 
     def deviance(self, psi, sigma2):
         """D up to a constant, its gradient in Ψ (q, q), symmetric, and in σ².
@@ -69,8 +87,7 @@ class Likelihood:
         A symmetric change dΨ changes D by the sum of gradient × dΨ over all q² entries.
         """
         q, p = len(psi), len(self.xx) - 1
-        inner = sigma2 * np.eye(q) + psi @ self.zz
-        W = np.linalg.solve(inner, np.broadcast_to(psi, inner.shape))
+        W = self.shrinkage(psi, sigma2)
         zz_W = self.zz @ W
         U = (self.zx - zz_W @ self.zx) / sigma2
         K = (self.xx - np.einsum("jqa,jqb->ab", self.zx, W @ self.zx)) / sigma2
@@ -78,7 +95,7 @@ class Likelihood:
         beta = F_inverse @ K[:p, p]
         squares = K[p, p] - K[:p, p] @ beta
         u = U[:, :, p] - U[:, :, :p] @ beta
-        value = np.linalg.slogdet(inner)[1].sum() + squares
+        value = np.linalg.slogdet(sigma2 * np.eye(q) + psi @ self.zz)[1].sum() + squares
         value += (self.n - q * len(self.zz)) * np.log(sigma2)
         gradient = (self.zz - zz_W @ self.zz).sum(axis=0) / sigma2 - u.T @ u
         free_rows = self.n
@@ -91,53 +108,40 @@ class Likelihood:
         return value, gradient, d_sigma2
 
 
-def factor(psi):
-    """A lower-triangular L with L Lᵀ = Ψ, for a Ψ (q, q) that may be singular."""
-    values, vectors = np.linalg.eigh(psi)
-    L = np.linalg.qr((vectors * np.sqrt(np.maximum(values, 0.0))).T, mode="r").T
-    return L * np.where(np.diag(L) < 0, -1.0, 1.0)
-
-
-def _scales(likelihood, psi, sigma2):
-    """The size that matters for each coefficient: its own SD and that of its estimate (q,)."""
-    rows = np.einsum("jqq->q", likelihood.zz) / len(likelihood.zz)
-    return np.sqrt(np.diag(psi) + sigma2 / rows)
-
-
-def _decorrelated(likelihood, psi, sigma2, keep=()):
-    """A basis T whose Z has orthogonal columns of comparable size.
+def _decorrelated(likelihood, root, sigma2, keep=()):
+    """The likelihood in a basis with orthogonal columns of Z, of comparable size.
 
     The coefficients in ``keep`` come first, multiplied by a constant but not mixed with others.
-    Returns T (q, q).
     """
-    q = len(psi)
+    q = len(root)
     order = [k for k in range(q) if k not in keep] + list(keep)[::-1]
-    total = likelihood.zz.sum(axis=0)[np.ix_(order, order)]
     # R of Z = QR leaves the last coefficient as it was, but for a constant.
-    R = np.linalg.cholesky(total).T
+    R = np.linalg.qr(likelihood.basis[:, order], mode="r")
+    R *= np.where(np.diag(R) < 0, -1.0, 1.0)[:, None]
     if len(keep) == 2:
         R[-2, -1] = 0.0
-    T = np.zeros((q, q))
-    T[:, order] = R
-    T = T[::-1]
-    scales = _scales(likelihood.in_basis(T), T @ psi @ T.T, sigma2)
-    return T / scales[:, None]
+    basis = np.zeros((q, q))
+    basis[:, order] = R
+    local = likelihood.in_basis(basis[::-1])
+    # The size that matters for a coefficient: its SD and the error of its estimate in one group.
+    error = sigma2 / (np.einsum("jqq->q", local.zz) / len(local.zz))
+    return local.in_basis(local.basis / np.sqrt(np.diag(local.psi(root)) + error)[:, None])
 
 
-def information(likelihood, psi, sigma2):
+def information(likelihood, root, sigma2):
     """Covariance of the estimates of (vech Ψ, σ²), from the observed information.
 
-    Half the second derivatives of the deviance, inverted. Entries of Ψ run along the rows of its
-    lower triangle, σ² comes last. Meaningful only off the boundary.
+    Half the second derivatives of the deviance at Ψ = ``root @ root.T``, inverted. Ψ is that of Z
+    as it was given; its entries run along the rows of its lower triangle, and σ² comes last.
+    Meaningful only off the boundary.
 
     Returns
     -------
     ndarray, shape (q(q + 1)/2 + 1, q(q + 1)/2 + 1)
     """
-    T = _decorrelated(likelihood, psi, sigma2)
-    local, q = likelihood.in_basis(T), len(psi)
+    local, q = _decorrelated(likelihood, root, sigma2), len(root)
     rows, columns = np.tril_indices(q)
-    at = np.append((T @ psi @ T.T)[rows, columns], sigma2)
+    at = np.append(local.psi(root)[rows, columns], sigma2)
     steps = np.append(np.full(len(rows), 1e-4), 1e-4 * sigma2)
 
     def gradient(parameters):
@@ -149,7 +153,7 @@ def information(likelihood, psi, sigma2):
     hessian = np.array(
         [(gradient(at + step) - gradient(at - step)) / (2 * step.sum()) for step in np.diag(steps)]
     )
-    back = np.linalg.inv(T)
+    back = np.linalg.inv(local.basis)
     to_natural = np.zeros((len(at), len(at)))
     to_natural[-1, -1] = 1.0
     for k, (i, j) in enumerate(zip(rows, columns, strict=True)):
@@ -159,14 +163,14 @@ def information(likelihood, psi, sigma2):
     return to_natural @ np.linalg.inv((hessian + hessian.T) / 4) @ to_natural.T
 
 
-def profile_interval(likelihood, psi, sigma2, kind, which=(), *, level=0.95):
+def profile_interval(likelihood, root, sigma2, kind, which=(), *, level=0.95):
     """Interval for one parameter: the values whose profile deviance is within χ²₁ of the optimum.
 
     Parameters
     ----------
     likelihood : Likelihood
-    psi, sigma2 : ndarray (q, q), float
-        The optimum, which may be on the boundary.
+    root, sigma2 : ndarray (q, q), float
+        The optimum, which may be on the boundary: a root of Ψ, and σ².
     kind : {"sd", "covariance", "correlation", "residual"}
         What to profile: the SD of a coefficient, the covariance or the correlation of two, the
         residual SD.
@@ -179,14 +183,20 @@ def profile_interval(likelihood, psi, sigma2, kind, which=(), *, level=0.95):
     -------
     lower, upper : float
         The ends 0 (of an SD) and ±1 (of a correlation) are in the interval when they are returned.
+        Both nan if two coefficients are so nearly collinear (a predictor far from its zero) that
+        their covariance cannot be profiled.
     """
-    T = _decorrelated(likelihood, psi, sigma2, which)
-    local, psi = likelihood.in_basis(T), T @ psi @ T.T
-    profile = _Profile(local, psi, sigma2, kind, stats.chi2.ppf(level, 1))
-    ends = [profile.end(side) for side in (-1, 1)]
+    local = _decorrelated(likelihood, root, sigma2, which)
+    profile = _Profile(local, root, sigma2, kind, stats.chi2.ppf(level, 1))
+    try:
+        ends = [profile.end(side) for side in (-1, 1)]
+    except np.linalg.LinAlgError:
+        return np.nan, np.nan
     if kind == "residual":
         return tuple(np.exp(ends))
-    unit = 1.0 if kind == "correlation" else np.prod([T[i, k] for i, k in enumerate(which)])
+    unit = (
+        1.0 if kind == "correlation" else np.prod([local.basis[i, k] for i, k in enumerate(which)])
+    )
     return tuple(np.array(ends) / unit)
 
 
@@ -197,11 +207,13 @@ class _Profile:
     boundary of Ψ as smooth as elsewhere.
     """
 
-    def __init__(self, likelihood, psi, sigma2, kind, allowed):
+    def __init__(self, likelihood, root, sigma2, kind, allowed):
         self.likelihood, self.kind = likelihood, kind
-        self.rows, self.columns = np.tril_indices(len(psi))
-        self.lowest, self.allowed = likelihood.deviance(psi, sigma2)[0], allowed
-        full = np.append(factor(psi)[self.rows, self.columns], np.log(sigma2) / 2)
+        self.rows, self.columns = np.tril_indices(len(root))
+        self.lowest, self.allowed = likelihood.deviance(likelihood.psi(root), sigma2)[0], allowed
+        L = np.linalg.qr((likelihood.basis @ root).T, mode="r").T
+        L *= np.where(np.diag(L) < 0, -1.0, 1.0)
+        full = np.append(L[self.rows, self.columns], np.log(sigma2) / 2)
         self.held = {"sd": 0, "covariance": 1, "correlation": 1, "residual": len(full) - 1}[kind]
         self.limits = {"sd": (0.0, np.inf), "correlation": (-1.0, 1.0)}.get(kind, (-np.inf, np.inf))
         self.estimate = full[self.held]
@@ -264,6 +276,8 @@ class _Profile:
 
     def end(self, side):
         """The lower (side = −1) or upper (side = 1) end of the interval."""
+        if self.rise(self.estimate) > -0.9 * np.sqrt(self.allowed):
+            raise np.linalg.LinAlgError("the profile does not pass through the optimum")
         limit = self.limits[(side + 1) // 2]
         if np.isfinite(limit):
             if self.estimate == limit or self.rise(limit) <= 0:

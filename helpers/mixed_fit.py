@@ -181,7 +181,8 @@ def _at_optimum(model, labels, use_reml):
     model._cov_sing = 0
     unscaled = optimum.cov_re / optimum.scale
     params = statsmodels_mixed.MixedLMParams.from_components(optimum.beta, unscaled)
-    variance_cov = _variance_cov(model, optimum, group_index, use_reml)
+    root = _root(optimum)
+    variance_cov = _variance_cov(model, optimum, root, group_index)
     result = MixedFit(
         model,
         params.get_packed(use_sqrt=False, has_fe=True),
@@ -211,18 +212,32 @@ def _at_optimum(model, labels, use_reml):
         criterion=optimum.criterion,
         group_labels=group_labels,
         group_index=group_index,
+        root=root,
         variance_cov=variance_cov,
     )
     return result
 
 
-def _variance_cov(model, optimum, group_index, use_reml):
+def _root(optimum):
+    """A root of Ψ, (q, q): fewer digits are lost with it than with Ψ when Z is badly scaled."""
+    q = len(optimum.cov_re)
+    root = np.zeros((q, q))
+    columns, rows = np.triu_indices(q)
+    root[rows, columns] = optimum.theta
+    return root * np.sqrt(optimum.scale)
+
+
+def hill_of(model, group_index):
+    """The likelihood around a fit."""
+    return likelihood.Likelihood.of(model.endog, model.exog, model.exog_re, group_index, model.reml)
+
+
+def _variance_cov(model, optimum, root, group_index):
     """Covariance of the estimates of (vech Ψ, σ²); nan at the boundary, where there is none."""
     size = model.k_re2 + 1
     if optimum.singular:
         return np.full((size, size), np.nan)
-    hill = likelihood.Likelihood.of(model.endog, model.exog, model.exog_re, group_index, use_reml)
-    return likelihood.information(hill, optimum.cov_re, optimum.scale)
+    return likelihood.information(hill_of(model, group_index), root, optimum.scale)
 
 
 def _cov_params(optimum, variance_cov):

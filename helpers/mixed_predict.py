@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from helpers.mixed_fit import check_columns, check_share, listed, new_design, result_of
+from helpers.mixed_fit import check_columns, check_share, hill_of, listed, new_design, result_of
 
 
 def predict(fit, data, *, target="population", interval="confidence", coverage=0.95, groups=None):
@@ -66,13 +66,10 @@ def predict(fit, data, *, target="population", interval="confidence", coverage=0
     if target == "group":
         group = _group_numbers(result, data, groups)
         mean = mean + np.sum(Z * result.optimum.random_effects[group], axis=1)
-        conditional = result.optimum.random_effects_cov[group]
-        variance = np.einsum("nq,nqr,nr->n", Z, conditional, Z)
-        # The deviation gives back part of any error in β: b̂ moves by −shrink × (β̂'s error).
-        shrink = result.optimum.random_effects_cov @ _cross_products(result) / result.scale
-        X = X - np.einsum("nq,nqp->np", Z, shrink[group])
+        variance, carried = _known_group(result, Z, group)
+        X = X - carried
     elif target == "new group":
-        variance = np.einsum("nq,qr,nr->n", Z, result.cov_re, Z)
+        variance = np.sum((Z @ result.root) ** 2, axis=1)
     table = pd.DataFrame({"mean": mean}, index=data.index)
     if interval is None:
         return table
@@ -116,12 +113,21 @@ def _group_numbers(result, data, groups):
     return numbers
 
 
-def _cross_products(result):
+def _known_group(result, Z, group):
+    """For rows Z of known groups: the variance of zb given β, and what b̂ takes back of β̂'s error.
+
+    When β̂ is off by d, b̂ is off by −shrink d, so that the error of xβ̂ + zb̂ is (x − z shrink) d
+    beside that of b itself. Returns (n,) and z shrink, (n, p).
+    """
+    model, hill = result.model, hill_of(result.model, result.group_index)
+    W = hill.shrinkage(hill.psi(result.root), result.scale)
+    Z_fit, Z = (np.linalg.solve(hill.basis.T, rows.T).T for rows in (model.exog_re, Z))
+    shrink = W @ _cross_products(Z_fit, model.exog, result.group_index)
+    variance = result.scale * np.einsum("nq,nqr,nr->n", Z, W[group], Z)
+    return variance, np.einsum("nq,nqp->np", Z, shrink[group])
+
+
+def _cross_products(Z, X, group_index):
     """ZᵀX of each group, (groups, q, p)."""
-    X, Z = result.model.exog, result.model.exog_re
-    products = np.zeros((len(result.group_labels), Z.shape[1], X.shape[1]))
-    for q in range(Z.shape[1]):
-        for p in range(X.shape[1]):
-            weights = Z[:, q] * X[:, p]
-            products[:, q, p] = np.bincount(result.group_index, weights, len(products))
-    return products
+    products = [[np.bincount(group_index, weights=z * x) for x in X.T] for z in Z.T]
+    return np.moveaxis(np.array(products), -1, 0)

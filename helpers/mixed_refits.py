@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from helpers import likelihood, reml
+from helpers import reml
 from helpers.mixed_fit import check_share, result_of
 from helpers.progress import bar as progress_bar
 
@@ -165,7 +165,7 @@ def _simulations(result, n, seed, show, label, fits=1):
     """
     rng = np.random.default_rng(seed)
     model = result.model
-    mean, root = model.exog @ result.fe_params, likelihood.factor(result.cov_re)
+    mean, root = model.exog @ result.fe_params, result.root
     most = max(1, MOST_CELLS // len(mean))
     with progress_bar(n * fits, label) if show else nullcontext() as bar:
         for start in range(0, n, most):

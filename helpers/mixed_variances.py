@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import likelihood
-from helpers.mixed_fit import check_share, new_design, result_of
+from helpers.mixed_fit import check_share, hill_of, new_design, result_of
 
 
 def variance_table(fit, *, level=0.95, on="variance"):
@@ -34,7 +34,8 @@ def variance_table(fit, *, level=0.95, on="variance"):
         - ``se``: from the observed information of the (restricted) likelihood; nan for all rows of
           a singular fit, where it has no meaning;
         - ``lower``, ``upper``: the profile-likelihood interval, at the boundary too. A lower end
-          of 0 says that a variance of zero agrees with the data.
+          of 0 says that a variance of zero agrees with the data. nan for a covariance that cannot
+          be profiled, because a predictor is far from its zero: centre it.
 
     Notes
     -----
@@ -58,9 +59,7 @@ def variance_table(fit, *, level=0.95, on="variance"):
     if on not in ("variance", "sd"):
         raise ValueError(f"on={on!r}: give 'variance' or 'sd'")
     psi, sigma2, terms = result.cov_re, result.scale, result.random_terms
-    hill = likelihood.Likelihood.of(
-        result.model.endog, result.model.exog, result.model.exog_re, result.group_index, result.reml
-    )
+    hill = hill_of(result.model, result.group_index)
     sd = np.sqrt(np.diag(psi))
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = psi / np.outer(sd, sd)
@@ -72,10 +71,10 @@ def variance_table(fit, *, level=0.95, on="variance"):
         else:
             kind, which = ("covariance" if on == "variance" else "correlation"), (j, i)
             values = {"variance": psi[i, j], "correlation": correlation[i, j]}
-        ends = likelihood.profile_interval(hill, psi, sigma2, kind, which, level=level)
+        ends = likelihood.profile_interval(hill, result.root, sigma2, kind, which, level=level)
         rows.append({"term": terms[j], "with_term": terms[i] if i != j else "", **values,
                      "lower": ends[0], "upper": ends[1]})  # fmt: skip
-    ends = likelihood.profile_interval(hill, psi, sigma2, "residual", level=level)
+    ends = likelihood.profile_interval(hill, result.root, sigma2, "residual", level=level)
     rows.append({"term": "Residual", "with_term": "", "variance": sigma2, "sd": np.sqrt(sigma2),
                  "lower": ends[0], "upper": ends[1]})  # fmt: skip
     columns = ["term", "with_term", "variance", "sd", "correlation", "se", "lower", "upper"]
@@ -103,7 +102,8 @@ def _se_of_sds(result):
         for m in (i, j):
             jacobian[k, index[m, m]] = -0.5 * psi[i, j] / (size * psi[m, m]) if size else np.nan
     jacobian[-1, -1] = 0.5 / np.sqrt(result.scale)
-    return np.sqrt(np.diag(jacobian @ result.variance_cov @ jacobian.T))
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(np.diag(jacobian @ result.variance_cov @ jacobian.T))
 
 
 def group_coefficients(fit):
@@ -204,7 +204,7 @@ def icc(fit, at=None):
             at = pd.DataFrame({name: np.atleast_1d(values) for name, values in dict(at).items()})
         Z = new_design(result.random_design, at, result.random_columns, "at")
         table = at[columns].reset_index(drop=True)
-    table["group_variance"] = np.einsum("nq,qr,nr->n", Z, result.cov_re, Z)
+    table["group_variance"] = np.sum((Z @ result.root) ** 2, axis=1)
     table["residual_variance"] = result.scale
     table["total_variance"] = table["group_variance"] + table["residual_variance"]
     table["icc"] = table["group_variance"] / table["total_variance"]
@@ -243,7 +243,7 @@ def r_squared(fit):
     result = result_of(fit)
     Z = result.model.exog_re
     fixed = np.var(result.model.exog @ result.fe_params, ddof=1)
-    random = np.einsum("nq,qr,nr->", Z, result.cov_re, Z) / len(Z)
+    random = np.sum((Z @ result.root) ** 2) / len(Z)
     total = fixed + random + result.scale
     return pd.DataFrame(
         {

@@ -14,7 +14,7 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
 
-from helpers import datasets, likelihood, mixed, simulate
+from helpers import datasets, mixed, mixed_fit, mixed_refits, simulate
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +234,23 @@ def test_units_do_not_matter(hsb):
         assert ratio == pytest.approx(1, rel=1e-3)
 
 
+def test_an_origin_far_away_does_not_matter(sleep, sleep_fit):
+    far = sleep.assign(days=sleep["days"] + 738_000)  # as calendar days are counted
+    result = mixed.fit("reaction ~ days", far, "subject", "~days")
+    assert result.criterion == pytest.approx(sleep_fit.criterion, abs=1e-6)
+    for on in ("variance", "sd"):
+        table, other = mixed.variance_table(sleep_fit, on=on), mixed.variance_table(result, on=on)
+        for column in ("se", "lower", "upper"):
+            np.testing.assert_allclose(other[column][2:], table[column][2:], rtol=1e-4)
+    assert np.isfinite(other["upper"][0])
+    for target in ("population", "group", "new group"):
+        pd.testing.assert_frame_equal(
+            mixed.predict(result, far, target=target),
+            mixed.predict(sleep_fit, sleep, target=target),
+            rtol=1e-4,
+        )
+
+
 # -------------------------------------------------------------------------- formulas and rows
 
 
@@ -351,16 +368,17 @@ def dense_deviance(result, vech, sigma2):
 @pytest.mark.parametrize("reml", [True, False])
 def test_likelihood_and_gradient_agree_with_dense_algebra(sleep, reml):
     result = mixed.fit("reaction ~ days", sleep, "subject", "~days", reml=reml)
-    model = result.model
-    hill = likelihood.Likelihood.of(
-        model.endog, model.exog, model.exog_re, result.group_index, reml
-    )
+    hill = mixed_fit.hill_of(result.model, result.group_index)
     at, other = np.array([500.0, 20.0, 40.0, 600.0]), np.array([700.0, -30.0, 20.0, 700.0])
-    square = lambda v: np.array([[v[0], v[1]], [v[1], v[2]]])  # noqa: E731
-    ours = hill.deviance(square(at), at[3])[0] - hill.deviance(square(other), other[3])[0]
+
+    def psi(parameters):
+        return hill.basis @ np.array([parameters[:2], parameters[1:3]]) @ hill.basis.T
+
+    ours = hill.deviance(psi(at), at[3])[0] - hill.deviance(psi(other), other[3])[0]
     dense = dense_deviance(result, at[:3], at[3]) - dense_deviance(result, other[:3], other[3])
     assert ours == pytest.approx(dense, abs=1e-8)
-    _, d_psi, d_sigma2 = hill.deviance(square(at), at[3])
+    _, d_psi, d_sigma2 = hill.deviance(psi(at), at[3])
+    d_psi = hill.basis.T @ d_psi @ hill.basis
     gradient = [d_psi[0, 0], 2 * d_psi[0, 1], d_psi[1, 1], d_sigma2]
     for k, slope in enumerate(gradient):
         step = np.zeros(4)
@@ -564,7 +582,7 @@ def test_coverage_of_prediction_intervals():
     schools = np.arange(10)
     new = pd.DataFrame({"app_hours": schools + 0.5, "school_id": [f"School_0{k}" for k in schools]})
     rng = np.random.default_rng(12)
-    root = likelihood.factor(np.array([[16.0, 0.96], [0.96, 0.64]]))
+    root = np.linalg.cholesky([[16.0, 0.96], [0.96, 0.64]])
     school = design["school_id"].str[-2:].astype(int).to_numpy()
     hits = {}
     for _ in range(60):
@@ -713,8 +731,6 @@ def test_bootstrap_of_a_singular_fit_and_in_chunks(article_fit, monkeypatch):
     boot = mixed.bootstrap(article_fit, 200, seed=2, progress=False)
     assert boot["singular"].mean() > 0.5
     assert boot["cor(Intercept, app_hours)"].abs().max() <= 1
-    from helpers import mixed_refits
-
     monkeypatch.setattr(mixed_refits, "MOST_CELLS", 30 * 64)
     shown = []
 
