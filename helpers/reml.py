@@ -23,6 +23,7 @@ Lindstrom & Bates (1988), doi:10.1080/01621459.1988.10478693.
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -30,11 +31,14 @@ from functools import cache, cached_property
 import numpy as np
 from scipy import linalg, sparse
 
-TOLERANCE = 1e-10  # how much lower a further step may still promise to bring the criterion
+TOLERANCE = 1e-10  # of the criterion
+LAST_STEP = (
+    2e-8  # what a step must promise to be looked at; a smaller one is taken, and is the last
+)
 SINGULAR = 1e-5  # standard deviation of Λ below which we call it zero; at 1, half is shrunk away
 NO_INFORMATION = 0.1  # on an entry of Λ, a group, where Λ is small
 FEW_GROUPS = 15  # below this a second valley is common enough to look for it always
-THREADS = 2
+THREADS = 1 if sys.platform == "emscripten" else 2
 BATCH = 16_384  # groups × replicates worked on at once: arrays of this length stay in the cache
 
 
@@ -308,13 +312,14 @@ def _minimise(theta, design, response, reml):
     active, step = np.arange(theta.shape[1]), np.ones(theta.shape[1])
     point, gradient = evaluate(theta, response)
     value = point.criterion
-    inverse = _information_inverse(theta, point, design)
+    inverse = _inverse(_information(theta, point, design), _least_curvature(theta, design))
     for iteration in range(500):
         direction = -np.einsum("abr,br->ar", inverse, gradient)
         promise = -np.einsum("ar,ar->r", direction, gradient)
-        done = (promise < 2 * TOLERANCE) & (iteration > 0) | (step < 1e-8)
+        last = (promise < LAST_STEP) & (iteration > 0)
+        done = last | (step < 1e-8)
         if done.any():
-            found[:, active[done]] = theta[:, done]
+            found[:, active[done]] = (theta + np.where(last, direction, 0))[:, done]
             if done.all():
                 break
             keep = ~done
@@ -342,12 +347,12 @@ def _minimise(theta, design, response, reml):
     return found
 
 
-def _information_inverse(theta, point, design):
-    """Inverse of the expected Hessian of the criterion in theta, (m, m, R), σ² profiled out.
+def _information(theta, point, design):
+    """Expected Hessian of the criterion in theta, (m, m, R), σ² profiled out.
 
-    The entries of the Hessian are Σ tr(H Ψ'_a H Ψ'_b) over groups, with H = Z'V⁻¹Z.
+    Its entries are Σ tr(H Ψ'_a H Ψ'_b) over groups, with H = Z'V⁻¹Z.
     """
-    n, _, q, J = design.sizes
+    n, _, q, _ = design.sizes
     rows, columns = _lower(q)
     m = len(rows)
     turn = np.zeros((m, q, q) + theta.shape[1:])  # of Ψ = ΛΛᵀ with each entry of Λ
@@ -355,10 +360,19 @@ def _information_inverse(theta, point, design):
     turn += turn.swapaxes(1, 2)
     HH = np.einsum("lmjr,hijr->lmhir", point.H, point.H)
     total = np.einsum("lmr,almr->ar", point.H.sum(axis=2), turn)
-    hessian = np.einsum("lmhir,amhr,bilr->abr", HH, turn, turn)
-    hessian -= np.einsum("ar,br->abr", total, total) / n
-    # Near Λ = 0 the information in Λ vanishes although the curvature does not.
-    hessian[range(m), range(m)] += NO_INFORMATION * J / (1 + (theta**2).sum(axis=0))
+    return (
+        np.einsum("lmhir,amhr,bilr->abr", HH, turn, turn)
+        - np.einsum("ar,br->abr", total, total) / n
+    )
+
+
+def _least_curvature(theta, design):
+    """What to count on where the information is nil, as it is in Λ at Λ = 0."""
+    return NO_INFORMATION * design.sizes[3] / (1 + (theta**2).sum(axis=0))
+
+
+def _inverse(hessian, ridge):
+    _diagonal(hessian)[:] += ridge
     return np.moveaxis(np.linalg.inv(np.moveaxis(hessian, -1, 0)), 0, -1)
 
 
@@ -410,14 +424,13 @@ def _settle(theta, design, response, reml):
 
 
 def _elsewhere(q):
-    """Other starts for Λ, (q(q+1)/2, starts): small, large, larger, and large in one direction."""
+    """Other starts for Λ, (q(q+1)/2, starts): small, large, larger, large in one direction."""
     one = np.eye(q)
     pairs = [(i, k) for i in range(q) for k in range(i)]
     between = [(one[i] + sign * one[k]) / np.sqrt(2) for i, k in pairs for sign in (1, -1)]
     along = [np.column_stack([3 * way, one / 10]) for way in [*one, *between]]
-    return np.column_stack([
-        np.linalg.qr(start.T, mode="r").T[_lower(q)] for start in [one / 10, 5 * one, 50 * one, *along]
-    ])  # fmt: skip
+    starts = [one / 10, 5 * one, 50 * one, *along]
+    return np.column_stack([np.linalg.qr(start.T, mode="r").T[_lower(q)] for start in starts])
 
 
 def _optimum(design, response, reml):
@@ -453,12 +466,15 @@ def _best_elsewhere(design, response, reml):
 
 def _certainty(theta, point, design):
     """Whether the gradient at theta is as good as zero, and whether theta is badly determined."""
-    _, _, q, J = design.sizes
-    gradient = 2 * np.einsum("lmr,mkr->lkr", point.slope, _factor(theta, q))[_lower(q)]
-    inverse = _information_inverse(theta, point, design)
+    q, least = design.sizes[2], _least_curvature(theta, design)
+    rows, columns = _lower(q)
+    information = _information(theta, point, design)
+    flat = np.linalg.eigvalsh(np.moveaxis(information, -1, 0))[:, 0] < least
+    gradient = 2 * np.einsum("lmr,mkr->lkr", point.slope, _factor(theta, q))[rows, columns]
+    bend = 2 * point.slope[rows[:, None], rows] * (columns[:, None] == columns)[..., None]
+    inverse = _inverse(information + bend, least)
     promise = np.einsum("ar,abr,br->r", gradient, inverse, gradient)
-    widest = np.linalg.eigvalsh(np.moveaxis(inverse, -1, 0))[:, -1]
-    return promise < 1e-6, widest > (1 + (theta**2).sum(axis=0)) / (2 * NO_INFORMATION * J)
+    return np.abs(promise) < 1e-6, flat
 
 
 def _is_singular(theta, q):
@@ -650,12 +666,15 @@ def fit_many(Y, X, Z, groups, *, reml=True, progress=None):
         return _fit_part(Y[part], design, reml)
 
     done, found = 0, []
-    with ThreadPoolExecutor(THREADS) as pool:
-        for part in pool.map(work, parts) if len(parts) > 1 else map(work, parts):
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        for part in pool.map(work, parts) if min(THREADS, len(parts)) > 1 else map(work, parts):
             found.append(part)
             done += len(part[0])
             if progress is not None:
                 progress(done, len(Y))
+    finally:  # an interrupted call must not wait for the batches that have not begun
+        pool.shutdown(cancel_futures=True)
     *columns, inside = (np.concatenate(column) for column in zip(*found, strict=True))
     return Fits(*columns, reml, inside.T, design, Y)
 
