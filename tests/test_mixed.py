@@ -1,6 +1,7 @@
 """helpers.mixed: fits, tables, predictions, comparison, bootstrap.
 
-Figures marked "lme4" were computed with lme4 2.0 or 1.1 in R, "SAS" with PROC MIXED.
+Figures marked "lme4" were computed with lme4 1.1.31 in R; "SAS" is Singer (1998),
+doi:10.3102/10769986023004323, with PROC MIXED.
 """
 
 import doctest
@@ -170,7 +171,7 @@ def test_same_as_statsmodels_where_that_reaches_the_optimum(sleep, reml):
     pd.testing.assert_series_equal(ours.params, theirs.params, rtol=2e-4)
     pd.testing.assert_frame_equal(ours.cov_re, theirs.cov_re, rtol=2e-4)
     pd.testing.assert_series_equal(ours.bse_fe, theirs.bse_fe, rtol=1e-4)
-    # Where one variance is held, statsmodels' SE of the variance ratio is right.
+    # Those of params, which are variances over σ²; only what is made of them differs.
     np.testing.assert_allclose(ours.bse, theirs.bse, rtol=1e-3)
     for label, effects in theirs.random_effects.items():
         pd.testing.assert_series_equal(ours.random_effects[label], effects, atol=2e-3)
