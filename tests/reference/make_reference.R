@@ -2,7 +2,8 @@
 #
 #   Rscript tests/reference/make_reference.R
 #
-# Needs R with lme4, nlme, mlmRev, HSAUR3, bayesm, AER, plm, carData, optimx, numDeriv.
+# Takes about five minutes. Needs R with lme4, nlme, mlmRev, HSAUR3, bayesm, AER, plm, carData,
+# optimx, numDeriv, minqa, nloptr.
 # README.md in this folder describes the cases, the method and the sources of the data.
 
 suppressPackageStartupMessages({
@@ -35,7 +36,8 @@ json <- function(x) {
   text <- if (is.character(x)) paste0('"', gsub('"', '\\\\"', x), '"')
           else if (is.logical(x)) c("false", "true")[x + 1]
           else number(x)
-  if (length(text) == 1 && !inherits(x, "AsIs")) text else paste0("[", paste(text, collapse = ","), "]")
+  if (length(text) == 1 && !inherits(x, "AsIs")) return(text)
+  paste0("[", paste(text, collapse = ","), "]")
 }
 
 # --- tables ------------------------------------------------------------------------------------
@@ -189,7 +191,8 @@ simulated_tables <- function() {
   keep("correlation_minus", simulate(10, rep(10, 15), unit, 1, 0.5, -1))
   keep("dollars", simulate(11, rep(12, 20), function(n, g) runif(n, 2e4, 1.5e5), 20, 3e-4, 0.2, 15))
   keep("years", simulate(12, rep(16, 18), function(n, g) sample(1990:2020, n, TRUE), 4, 0.3, 0, 3))
-  keep("milliseconds", simulate(13, rep(10, 25), function(n, g) runif(n, 2e5, 9e5), 30, 1e-4, 0, 20))
+  keep("milliseconds", simulate(13, rep(10, 25), function(n, g) runif(n, 2e5, 9e5), 30, 1e-4, 0,
+    20))
   keep("timestamps", simulate(14, rep(10, 12), function(n, g) 1.7e12 + round(runif(n, 0, 1e9)),
     1, 2e-9, 0, 1, slope = 5e-9))
   small <- simulate(15, rep(8, 20), unit, 1, 0.5, 0.3)
@@ -495,8 +498,9 @@ reference <- function(case) {
     s$z_back %*% matrix(variances[, , j], q) %*% t(s$z_back))) * s$unit, numeric(q)))
   default <- fit_default(case, frame)
   criterion <- criterion_of(fit, case$reml) + s$shift
-  cat(sprintf("%-26s %16.6f  default %+.2e  singular %-5s %s\n", case$name, criterion,
-              if (is.null(default)) NA else default - criterion, isSingular(fit, 1e-4), found$winner))
+  gap <- if (is.null(default)) NA else default - criterion
+  cat(sprintf("%-26s %16.6f  default %+.2e  singular %-5s %s\n", case$name, criterion, gap,
+              isSingular(fit, 1e-4), found$winner))
   c(case, list(
     formula = formula_of(case), n = nrow(frame), groups = length(labels),
     beta = I(drop(s$x_back %*% (s$ols + s$unit * fixef(fit)))), se = I(sqrt(diag(cov_beta))),
