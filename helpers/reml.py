@@ -485,7 +485,7 @@ def _is_singular(theta, q):
 # ---------------------------------------------------------------------------------- results
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fits:
     """Mixed models fitted to many replicates; every array leads with the replicate axis R.
 
@@ -530,6 +530,12 @@ class Fits:
 
     def __len__(self):
         return len(self.beta)
+
+    def __repr__(self):
+        n, p, q, J = self._design.sizes
+        return (
+            f"Fits({len(self)} replicates: {n} rows, {J} groups, {p} fixed and {q} random effects)"
+        )
 
     @property
     def group_labels(self):
@@ -724,14 +730,14 @@ def _identity(m, n_replicates):
 def _check(Y, X, Z, groups):
     """Arrays of agreeing shapes and finite numbers, or an error that says which is not."""
     arrays = []
-    for name, array in (("Y", Y), ("X", X), ("Z", Z)):
+    for name, array in (("y", Y), ("X", X), ("Z", Z)):
         try:
             array = np.asarray(array, dtype=float)
         except (TypeError, ValueError):
             raise ValueError(
                 f"{name} must be numbers; turn text or categories into columns"
             ) from None
-        if array.ndim == 1 and name != "Y":
+        if array.ndim == 1 and name != "y":
             array = array[:, None]
         if array.ndim != 2 or array.shape[1] == 0:
             raise ValueError(f"{name} must have two axes and a column, not shape {array.shape}")

@@ -1,0 +1,197 @@
+"""The engine by itself: what it promises of any data, and what it says where it can't fit.
+
+Agreement with lme4 is in test_reference.py, with mixedlm-rs in test_oracle.py.
+"""
+
+import doctest
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import reml, simulate
+
+ROOT = Path(__file__).parents[1]
+SCHOOLS = simulate.schools(12, 8, seed=4)
+X = np.column_stack([np.ones(len(SCHOOLS)), SCHOOLS["app_hours"]])
+Y = simulate.replicates(SCHOOLS, 60, sd_slope=0.3, seed=5)
+GROUPS = SCHOOLS["school_id"].to_numpy()
+
+
+def test_the_example_of_the_docstring():
+    assert doctest.testmod(reml).failed == 0
+
+
+def dense_criterion(y, X, Z, groups, cov_re, scale, restricted):
+    """−2 log-likelihood at given variances from the full n × n covariance, β by GLS."""
+    same = groups[:, None] == groups[None, :]
+    V = np.where(same, Z @ cov_re @ Z.T, 0) + scale * np.eye(len(y))
+    XVX = X.T @ np.linalg.solve(V, X)
+    residual = y - X @ np.linalg.solve(XVX, X.T @ np.linalg.solve(V, y))
+    value = np.linalg.slogdet(V)[1] + residual @ np.linalg.solve(V, residual)
+    n, p = X.shape
+    if restricted:
+        return value + np.linalg.slogdet(XVX)[1] + (n - p) * np.log(2 * np.pi)
+    return value + n * np.log(2 * np.pi)
+
+
+@pytest.mark.parametrize("restricted", [True, False])
+def test_no_small_change_of_the_estimates_lowers_the_dense_likelihood(restricted):
+    y = Y[0]
+    fit = reml.fit(y, X, X, GROUPS, reml=restricted)
+    best = dense_criterion(y, X, X, GROUPS, fit.cov_re, fit.scale, restricted)
+    assert best == pytest.approx(fit.criterion, abs=1e-8)
+    root = np.linalg.cholesky(fit.cov_re + 1e-12 * np.eye(2))
+    for change in np.random.default_rng(1).normal(0, 0.05, (40, 2, 2)):
+        other = root @ (np.eye(2) + change)
+        moved = dense_criterion(
+            y, X, X, GROUPS, other @ other.T, fit.scale * (1 + change[0, 1]), restricted
+        )
+        assert moved > best - 1e-9
+
+
+@pytest.mark.parametrize(
+    "Z", [X[:, :1], X, np.column_stack([X, X[:, 1] ** 2])], ids=["1", "2", "3"]
+)
+@pytest.mark.parametrize("restricted", [True, False])
+def test_many_fits_are_the_single_fits(Z, restricted):
+    many = reml.fit_many(Y[:25], X, Z, GROUPS, reml=restricted)
+    assert many.converged.all()
+    assert many.singular.any() or Z.shape[1] == 1
+    for i, y in enumerate(Y[:25]):
+        one = reml.fit(y, X, Z, GROUPS, reml=restricted)
+        assert many.criterion[i] == pytest.approx(one.criterion, abs=1e-6)
+        assert many.singular[i] == one.singular
+        np.testing.assert_allclose(many.beta[i], one.beta, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(many.random_effects[i], one.random_effects, rtol=0.01, atol=0.01)
+
+
+def test_batches_and_threads_change_nothing(monkeypatch):
+    whole = reml.fit_many(Y, X, X, GROUPS)
+    monkeypatch.setattr(reml, "BATCH", 7 * 12)
+    seen = []
+    parts = reml.fit_many(Y, X, X, GROUPS, progress=lambda done, total: seen.append((done, total)))
+    np.testing.assert_allclose(parts.criterion, whole.criterion, atol=1e-9)
+    assert parts.random_effects.shape == (60, 12, 2)
+    assert seen[-1] == (60, 60) and len(seen) == 9
+
+
+def test_a_singular_fit_is_at_the_boundary_not_near_it():
+    article = simulate.article_example()
+    A = np.column_stack([np.ones(30), article["app_hours"]])
+    fit = reml.fit(article["math_score"], A, A, article["school_id"])
+    assert fit.singular and fit.converged
+    correlation = fit.cov_re[0, 1] / np.sqrt(fit.cov_re[0, 0] * fit.cov_re[1, 1])
+    assert correlation == pytest.approx(1, abs=1e-9)
+    # Values of lme4 1.1-31 for the same data.
+    np.testing.assert_allclose(fit.beta, [64.004, 2.601], atol=5e-4)
+    np.testing.assert_allclose(np.diag(fit.cov_re), [18.155, 0.2281], atol=8e-4)
+    assert fit.criterion == pytest.approx(186.551, abs=5e-4)
+
+
+def test_no_variance_between_groups_is_found_to_be_none():
+    rng = np.random.default_rng(2)
+    y = rng.normal(size=60)
+    groups = np.repeat(np.arange(12), 5)
+    y -= np.bincount(groups, y)[groups] / 5  # all group means equal: less variance than chance
+    fit = reml.fit(y, np.ones(60), np.ones(60), groups)
+    assert fit.singular and fit.cov_re[0, 0] == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(fit.random_effects, 0, atol=1e-9)
+
+
+def test_units_and_origins_do_not_matter():
+    fit = reml.fit(Y[1], X, X, GROUPS)
+    dollars = np.column_stack([X[:, 0], 1e5 * X[:, 1] + 2e6])
+    other = reml.fit(1e9 * Y[1], dollars, dollars, GROUPS)
+    assert other.converged
+    assert other.beta[1] * 1e5 / 1e9 == pytest.approx(fit.beta[1], rel=1e-6)
+    assert other.cov_re[1, 1] * 1e10 / 1e18 == pytest.approx(fit.cov_re[1, 1], rel=1e-4)
+    n, p = X.shape
+    shift = (n - p) * 2 * np.log(1e9) + 2 * np.log(1e5)  # y in other units; |X| in other units
+    assert other.criterion == pytest.approx(fit.criterion + shift, abs=1e-6)
+
+
+def test_the_estimates_recover_the_truth():
+    """Means over 2,000 data sets agree with the truth within 4 Monte Carlo standard errors."""
+    data = simulate.schools(40, 20, seed=6)
+    A = np.column_stack([np.ones(len(data)), data["app_hours"]])
+    truth = {"sd_intercept": 4.0, "sd_slope": 0.8, "correlation": 0.3, "sd_residual": 5.0}
+    fits = reml.fit_many(
+        simulate.replicates(data, 2000, **truth, seed=7), A, A, data["school_id"].to_numpy()
+    )
+    estimates = np.column_stack([fits.beta, fits.cov_re[:, 0, 0], fits.cov_re[:, 1, 1], fits.scale])
+    error = estimates.std(axis=0, ddof=1) / np.sqrt(2000)
+    assert np.all(np.abs(estimates.mean(axis=0) - [60, 2, 16, 0.64, 25]) < 4 * error)
+    spread = fits.beta[:, 1].std(ddof=1)
+    claimed = np.sqrt(fits.cov_beta[:, 1, 1].mean())
+    assert claimed == pytest.approx(spread, rel=4 / np.sqrt(2 * 2000))
+
+
+def test_a_million_rows_need_little_memory():
+    code = """
+import resource, numpy as np
+from helpers import reml
+rng = np.random.default_rng(1)
+groups = np.repeat(np.arange(10_000), 100)
+x = rng.uniform(1, 10, 1_000_000)
+b = rng.normal(0, [4, 0.8], (10_000, 2))[groups]
+y = 60 + 2 * x + b[:, 0] + b[:, 1] * x + rng.normal(0, 5, 1_000_000)
+X = np.column_stack([np.ones_like(x), x])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+fit = reml.fit(y, X, X, groups)
+print(fit.converged, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 700)
+"""
+    if sys.platform == "win32":
+        pytest.skip("peak memory is read by the POSIX module resource")
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert run.stdout.split() == ["True", "True"]
+
+
+def test_import_needs_nothing_but_numpy_and_scipy():
+    code = (
+        "import sys; from helpers import reml; print({'pandas', 'statsmodels'} & set(sys.modules))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert run.stdout.strip() == "set()"
+
+
+GOOD = {"y": Y[0], "X": X, "Z": X, "groups": GROUPS}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"groups": np.zeros(96)}, "groups has 1 group.*at least 2"),
+        ({"X": np.column_stack([X, X[:, 1] * 2])}, "X is rank-deficient: column 2"),
+        ({"Z": np.column_stack([X[:, :1], np.zeros(96)])}, "Z is rank-deficient: column 1"),
+        ({"X": X[:5]}, "X has 5 rows and y has 96"),
+        ({"groups": GROUPS[:5]}, "groups has 5 rows and y has 96"),
+        ({"groups": np.arange(96)}, "96 groups × 2 random effects.*fewer columns in Z"),
+        ({"groups": np.repeat(np.arange(48), 2)}, "random effects for 96 rows"),
+        ({"y": np.where(np.arange(96) == 3, np.nan, Y[0])}, "y has 1 missing or infinite"),
+        ({"X": np.where(X.max() == X, np.inf, X)}, "X has . missing or infinite"),
+        ({"groups": np.where(np.arange(96) == 3, None, GROUPS)}, "groups has missing labels"),
+        ({"groups": np.where(np.arange(96) == 3, np.nan, 1.0)}, "groups has missing labels"),
+        ({"groups": GROUPS[:, None]}, "groups must have one axis"),
+        ({"y": Y[:2]}, "y must have one axis.*fit_many"),
+        ({"y": X @ [60, 2]}, "fixed effects fit y exactly"),
+        ({"y": SCHOOLS["school_id"].factorize()[0] * 3.0}, "each group's own fit is exact"),
+        ({"X": np.array([["a", "b"]] * 96)}, "X must be numbers"),
+        ({"X": np.eye(96)[:, :95], "Z": X[:, :1]}, "no residual degrees of freedom"),
+        ({"X": np.eye(96)}, "no residual degrees of freedom"),
+    ],
+)
+def test_what_cannot_be_fitted_is_said_in_plain_words(change, message):
+    with pytest.raises(ValueError, match=message):
+        reml.fit(**GOOD | change)
+
+
+def test_one_exact_replicate_among_many_is_named():
+    with pytest.raises(ValueError, match=r"exactly.*\(replicate 3\)"):
+        reml.fit_many(np.vstack([Y[:3], X @ [60, 2]]), X, X, GROUPS)
