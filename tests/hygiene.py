@@ -20,7 +20,10 @@ import prose
 from allowed import ALLOWED, WIDGET
 
 # Rendering drops a widget's output, so a widget is known by the call that makes it.
-MAKES_WIDGET = re.compile(r"\binteract\w*\(|\b\w*Slider\(|\bwidgets\.\w+\(|\bexplore\.\w+\(")
+# In helpers.explore, functions in lower case make widgets, all but `stills`, which draws on paper.
+MAKES_WIDGET = re.compile(
+    r"\binteract\w*\(|\b\w*Slider\(|\bwidgets\.\w+\(|\bexplore\.(?!stills\()[a-z]\w*\("
+)
 # Filler that tells a reader who is stuck that they should not be.
 FILLERS = re.compile(
     r"\b(?:simply|obviously|of course|trivial(?:ly)?|needless to say|it is easy to see|"

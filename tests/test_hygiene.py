@@ -427,3 +427,16 @@ def test_the_command_line_lists_complaints(lesson, capsys):
     nbformat.write(lesson.node, path)
     assert hygiene.main([path]) == 1
     assert "cell-03: no compared output shows 2.61" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("source", "widget"),
+    [
+        ("explore.shrinkage()", True),
+        ("widgets.IntSlider()", True),
+        ("explore.stills(explore.Shrinkage, settings)", False),
+        ("explore.Shrinkage(axes)", False),
+    ],
+)
+def test_what_makes_a_widget_and_what_draws_on_paper(source, widget):
+    assert hygiene.shows_widget(new_code_cell(source)) == widget
