@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
-from scipy import linalg, sparse
+from scipy import sparse
 
 TOLERANCE = 1e-10  # of the criterion
 LAST_STEP = (
@@ -53,11 +53,10 @@ class _Design:
     """
 
     labels: np.ndarray  # (J,)
-    codes: np.ndarray  # (n,)
     Q: np.ndarray  # (n, p), orthonormal
     R_x: np.ndarray  # (p, p)
     R_z: np.ndarray  # (q, q)
-    rotate: sparse.csr_array  # (q·J, n): orthonormal rows, q for each group
+    spread: sparse.csr_array  # (n, q·J): orthonormal columns, q for each group
     rows: np.ndarray  # (q, q + p, J): scaled Z and Q, side by side, in the rotated rows
     Q_within: np.ndarray  # (n, p), orthonormal
     X_within: np.ndarray  # (p, p): what is left of Q within groups
@@ -90,7 +89,7 @@ class _Response:
 def _orthonormal(M, name):
     """M = Q R with orthonormal Q, or an error if a column adds nothing to those before it."""
     length = np.sqrt(np.einsum("ij,ij->j", M, M))
-    Q, R = linalg.qr(M / np.where(length > 0, length, 1), mode="economic", check_finite=False)
+    Q, R = np.linalg.qr(M / np.where(length > 0, length, 1))
     missing = np.flatnonzero((length == 0) | (np.abs(np.diag(R)) < 1e-11))
     if missing.size:
         raise ValueError(
@@ -128,19 +127,21 @@ def _reduce_design(X, Z, groups):
     Z, R_z = _orthonormal(Z, "Z")
     Z, R_z = Z * np.sqrt(J), R_z / np.sqrt(J)
     basis = _group_basis(Z, codes, J)
-    rows = (codes[:, None] + J * np.arange(q)).ravel()
-    rotate = sparse.csr_array((basis.ravel(), (rows, np.repeat(np.arange(n), q))), (q * J, n))
-    X_rows = rotate @ Q
-    Q_within, X_within = linalg.qr(Q - rotate.T @ X_rows, mode="economic", check_finite=False)
-    reached = round(np.sum(basis**2)) + np.sum(linalg.svdvals(X_within) > 1e-8)
+    place = codes[:, None] + J * np.arange(q)
+    spread = sparse.csr_array(
+        (basis.ravel(), place.ravel(), np.arange(0, n * q + 1, q)), shape=(n, q * J)
+    )
+    X_rows = spread.T @ Q
+    Q_within, X_within = np.linalg.qr(Q - spread @ X_rows)
+    reached = round(np.sum(basis**2)) + np.sum(np.linalg.svd(X_within, compute_uv=False) > 1e-8)
     if n <= reached:
         raise ValueError(
             "no residual degrees of freedom: X and the random effects together fit every row; "
             "use fewer columns in X or Z, or more rows a group"
         )
 
-    rows = np.concatenate([rotate @ Z, X_rows], axis=1).reshape(q, J, q + p).swapaxes(1, 2).copy()
-    return _Design(labels, codes, Q, R_x, R_z, rotate, rows, Q_within, X_within, int(n - reached))
+    rows = np.concatenate([spread.T @ Z, X_rows], axis=1).reshape(q, J, q + p).swapaxes(1, 2).copy()
+    return _Design(labels, Q, R_x, R_z, spread, rows, Q_within, X_within, int(n - reached))
 
 
 def _reduce_response(Y, design):
@@ -154,8 +155,8 @@ def _reduce_response(Y, design):
     rounding = 50 * np.finfo(float).eps * np.abs(Y).max(axis=1)
     _check_left_over(unit, rounding, "the fixed effects fit y exactly, so that no variance is left")
     y = y / unit
-    y_rows = design.rotate @ y
-    y = y - design.rotate.T @ y_rows
+    y_rows = design.spread.T @ y
+    y = y - design.spread @ y_rows
     within = np.einsum("np,nr->pr", design.Q_within, y)
     y = y - np.einsum("np,pr->nr", design.Q_within, within)
     ss_within = np.einsum("ir,ir->r", y, y)
@@ -397,7 +398,7 @@ def _look_again(theta, point, design):
     slope, way = np.linalg.eigh(np.moveaxis(point.slope, -1, 0))
     axis, length, _ = np.linalg.svd(np.moveaxis(_factor(theta, q), -1, 0))
     off = slope[:, 0] < -np.sqrt(20 * J * TOLERANCE)
-    on = ~off & (length[:, -1] > SINGULAR) & (length[:, -1] < 0.2)
+    on = ~off & (length[:, -1] > SINGULAR) & (length[:, -1] < 0.7)
     length[on, -1] = 0
     push = np.where(off, np.sqrt(np.abs(slope[:, 0]) / J), 0)[:, None] * way[:, :, 0]
     start = np.concatenate([axis * length[:, None, :], push[:, :, None]], axis=2)
@@ -561,7 +562,7 @@ class Fits:
         q = self._design.sizes[2]
         factor = np.moveaxis(_factor(self._inside, q), -1, 0)[:, None]
         Z = self._design.rows[:, :q].transpose(2, 0, 1) @ factor
-        out = linalg.solve_triangular(self._design.R_z, np.eye(q)) @ factor
+        out = np.linalg.inv(self._design.R_z) @ factor
         middle = np.linalg.inv(np.eye(q) + Z.swapaxes(-1, -2) @ Z)
         return self.scale[:, None, None, None] * (out @ middle @ out.swapaxes(-1, -2))
 
@@ -696,12 +697,12 @@ def _fit_part(Y, design, reml):
     response = _reduce_response(Y, design)
     theta, point, converged = _optimum(design, response, reml)
     df, unit = (n - p if reml else n), response.unit
-    to_beta = linalg.solve_triangular(design.R_x, np.eye(p))
+    to_beta = np.linalg.inv(design.R_x)
     beta = (response.start + point.beta * unit).T @ to_beta.T
     scale = point.scale * unit**2
     root = to_beta @ np.moveaxis(_solve_transposed(point.factor_beta, _identity(p, len(Y))), -1, 0)
     inside = np.moveaxis(_factor(theta, q), -1, 0)
-    factor = linalg.solve_triangular(design.R_z, np.eye(q)) @ inside
+    factor = np.linalg.inv(design.R_z) @ inside
     criterion = point.criterion + 2 * df * np.log(unit)
     if reml:
         criterion = criterion + 2 * np.log(np.abs(np.diag(design.R_x))).sum()
