@@ -34,4 +34,12 @@ ALLOWED = (
         "a widget's output carries ids that are new in every run; the cell after it draws the same "
         "at three settings, and that one is compared",
     ),
+    Allowed(
+        "tag",
+        "04-random-slopes",
+        "12 nudged fits end at",
+        "nbval-ignore-output",
+        "where statsmodels' own optimiser stops on the three-school data, and whether it says that "
+        "it converged, depends on rounding errors; the stable digits are compared in other cells",
+    ),
 )
