@@ -398,7 +398,7 @@ def _look_again(theta, point, design):
     slope, way = np.linalg.eigh(np.moveaxis(point.slope, -1, 0))
     axis, length, _ = np.linalg.svd(np.moveaxis(_factor(theta, q), -1, 0))
     off = slope[:, 0] < -np.sqrt(20 * J * TOLERANCE)
-    on = ~off & (length[:, -1] > SINGULAR) & (length[:, -1] < 0.7)
+    on = ~off & (length[:, -1] > SINGULAR) & (length[:, -1] < 1)
     length[on, -1] = 0
     push = np.where(off, np.sqrt(np.abs(slope[:, 0]) / J), 0)[:, None] * way[:, :, 0]
     start = np.concatenate([axis * length[:, None, :], push[:, :, None]], axis=2)
