@@ -36,6 +36,7 @@ LAST_STEP = (
     2e-8  # what a step must promise to be looked at; a smaller one is taken, and is the last
 )
 SINGULAR = 1e-5  # standard deviation of Λ below which we call it zero; at 1, half is shrunk away
+HOPELESS = 10  # rise of the criterion onto the boundary that moving along it won't make good
 NO_INFORMATION = 0.1  # on an entry of Λ, a group, where Λ is small
 FEW_GROUPS = 15  # below this a second valley is common enough to look for it always
 THREADS = 1 if sys.platform == "emscripten" else 2
@@ -413,6 +414,11 @@ def _settle(theta, design, response, reml):
         point = _evaluate(theta, design, response, reml)
         start, off, on = _look_again(theta, point, design)
         again = np.flatnonzero(off | (on & ~settled))
+        if again.size:
+            rise = _evaluate(start[:, again], design, response.take(again), reml).criterion
+            hopeless = on[again] & (rise > point.criterion[again] + HOPELESS)
+            settled[again[hopeless]] = True
+            again = again[~hopeless]
         if not again.size:
             break
         part = response.take(again)
