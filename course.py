@@ -3,6 +3,7 @@
     python3 course.py lab       open the course in JupyterLab
     python3 course.py test      run every test and every notebook
     python3 course.py render    run notebooks and store what they show
+    python3 course.py bench     measure the engine beside other fitters
     python3 course.py doctor    say whether this machine will do
 
 It needs nothing but Python. The first run puts the packages named in requirements.txt into the
@@ -926,6 +927,15 @@ def is_answered(path):
         return True
 
 
+# ── bench ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def bench(arguments):
+    """measure the engine beside other fitters; --quick is short, --out names the copy's file"""
+    ensure_packages()
+    return run_in_venv(ROOT / "tests" / "bench.py", *arguments)
+
+
 # ── doctor ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -1090,7 +1100,7 @@ def check_widget(ran):
 
 # ── The command line ────────────────────────────────────────────────────────────────────────────
 
-COMMANDS = {command.__name__: command for command in (lab, test, render, doctor)}
+COMMANDS = {command.__name__: command for command in (lab, test, render, bench, doctor)}
 INSIDE = {"render": render_inside, "doctor": doctor_inside}
 
 
