@@ -4,11 +4,11 @@ import importlib.util
 import json
 import shutil
 
+import bench
 import numpy as np
 import pandas as pd
 import pytest
 
-import bench
 import course
 
 
