@@ -274,6 +274,11 @@ def studies(design, *, n_simulations=1000, n_draws=10, seed, n_jobs=None, progre
         standard deviation of the schools' slopes; ``p_sd_slope``, the p-value for one of 0;
         ``singular`` and ``converged``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is out of its range.
+
     Examples
     --------
     >>> studies(Design(30, 20), n_simulations=100, seed=1, progress=False).shape
@@ -308,6 +313,11 @@ def analytic(design, *, alpha=0.05, n_draws=200, seed):
     pandas.DataFrame
         One row: ``n_schools``, ``n_students``, ``slope``, ``sd_slope``, ``n_rows``, ``cost``,
         ``sd_of_slope`` (points per hour) and ``power_slope``, by the noncentral t distribution.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is out of its range.
 
     Notes
     -----
