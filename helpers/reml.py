@@ -32,11 +32,8 @@ import numpy as np
 from scipy import sparse
 
 TOLERANCE = 1e-10  # of the criterion
-LAST_STEP = (
-    2e-8  # what a step must promise to be looked at; a smaller one is taken, and is the last
-)
+LAST_STEP = 2e-8  # a step that promises less of the criterion is taken unseen, and is the last
 SINGULAR = 1e-5  # standard deviation of Λ below which we call it zero; at 1, half is shrunk away
-HOPELESS = 10  # rise of the criterion onto the boundary that moving along it won't make good
 NO_INFORMATION = 0.1  # on an entry of Λ, a group, where Λ is small
 FEW_GROUPS = 15  # below this a second valley is common enough to look for it always
 THREADS = 1 if sys.platform == "emscripten" else 2
@@ -297,19 +294,22 @@ def _moments(design, response):
     return np.linalg.cholesky(psi)[:, *_lower(q)].T
 
 
+def _gradient(theta, point):
+    """Derivative of the criterion in theta, (m, R): that in Ψ times 2Λ."""
+    q = len(point.slope)
+    return 2 * np.einsum("lmr,mkr->lkr", point.slope, _factor(theta, q))[_lower(q)]
+
+
 def _minimise(theta, design, response, reml):
     """BFGS from theta, (q(q+1)/2, R), for all replicates side by side.
 
     At each evaluation a replicate either takes its step or shortens it; those that are done leave.
     """
-    q = design.sizes[2]
-    rows, columns = _lower(q)
     found = theta.copy()
 
     def evaluate(theta, response):
         point = _evaluate(theta, design, response, reml)
-        gradient = 2 * np.einsum("lmr,mkr->lkr", point.slope, _factor(theta, q))
-        return point, gradient[rows, columns]
+        return point, _gradient(theta, point)
 
     active, step = np.arange(theta.shape[1]), np.ones(theta.shape[1])
     point, gradient = evaluate(theta, response)
@@ -415,8 +415,9 @@ def _settle(theta, design, response, reml):
         start, off, on = _look_again(theta, point, design)
         again = np.flatnonzero(off | (on & ~settled))
         if again.size:
-            rise = _evaluate(start[:, again], design, response.take(again), reml).criterion
-            hopeless = on[again] & (rise > point.criterion[again] + HOPELESS)
+            there = _evaluate(start[:, again], design, response.take(again), reml)
+            rise = there.criterion - point.criterion[again]
+            hopeless = on[again] & (rise > 1 + 2 * _promise(start[:, again], there, design))
             settled[again[hopeless]] = True
             again = again[~hopeless]
         if not again.size:
@@ -471,17 +472,21 @@ def _best_elsewhere(design, response, reml):
     return trial[:, value.argmin(axis=0), np.arange(n)], value.min(axis=0)
 
 
+def _promise(theta, point, design, bend=0.0):
+    """Twice what a Newton step would take off the criterion; `bend` is added to its Hessian."""
+    gradient = _gradient(theta, point)
+    hessian = _information(theta, point, design) + bend
+    inverse = _inverse(hessian, _least_curvature(theta, design))
+    return np.einsum("ar,abr,br->r", gradient, inverse, gradient)
+
+
 def _certainty(theta, point, design):
     """Whether the gradient at theta is as good as zero, and whether theta is badly determined."""
-    q, least = design.sizes[2], _least_curvature(theta, design)
-    rows, columns = _lower(q)
-    information = _information(theta, point, design)
-    flat = np.linalg.eigvalsh(np.moveaxis(information, -1, 0))[:, 0] < least
-    gradient = 2 * np.einsum("lmr,mkr->lkr", point.slope, _factor(theta, q))[rows, columns]
+    rows, columns = _lower(design.sizes[2])
+    information = np.moveaxis(_information(theta, point, design), -1, 0)
+    flat = np.linalg.eigvalsh(information)[:, 0] < _least_curvature(theta, design)
     bend = 2 * point.slope[rows[:, None], rows] * (columns[:, None] == columns)[..., None]
-    inverse = _inverse(information + bend, least)
-    promise = np.einsum("ar,abr,br->r", gradient, inverse, gradient)
-    return np.abs(promise) < 1e-6, flat
+    return np.abs(_promise(theta, point, design, bend)) < 1e-6, flat
 
 
 def _is_singular(theta, q):
