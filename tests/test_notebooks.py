@@ -100,7 +100,8 @@ def copy_of_the_course(folder, *notebooks):
         shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "notebooks").mkdir()
     (folder / "tests").mkdir()
-    shutil.copy(REPO / "course.py", folder)
+    for name in ("course.py", "pyproject.toml"):
+        shutil.copy(REPO / name, folder)
     shutil.copy(REPO / CONFIGURATION, folder / CONFIGURATION)
     for path in notebooks:
         shutil.copy(path, folder / "notebooks")
