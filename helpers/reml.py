@@ -238,6 +238,11 @@ class _Point:
     score: np.ndarray  # (q, J, R): Z' V⁻¹ (y − Xβ) of each group
     slope: np.ndarray  # (q, q, R): derivative of the criterion in Ψ = ΛΛᵀ
 
+    def put(self, where, other):
+        """Take the replicates `where` from another point, in place."""
+        for name in self.__dataclass_fields__:
+            getattr(self, name)[..., where] = getattr(other, name)
+
 
 def _evaluate(theta, design, response, reml):
     """−2 log of the profiled (restricted) likelihood at theta, (q(q+1)/2, R)."""
@@ -407,27 +412,28 @@ def _look_again(theta, point, design):
     return triangle[:, *_lower(q)].T, off, on
 
 
-def _settle(theta, design, response, reml):
+def _settle(theta, design, response, reml, rounds=10):
     """Look again from theta until nothing is gained: (theta, its point, whether a way was left)."""
-    settled = np.zeros(theta.shape[1], dtype=bool)  # the boundary was tried and is worse
-    for _ in range(10):
-        point = _evaluate(theta, design, response, reml)
-        start, off, on = _look_again(theta, point, design)
-        again = np.flatnonzero(off | (on & ~settled))
-        if again.size:
-            there = _evaluate(start[:, again], design, response.take(again), reml)
-            rise = there.criterion - point.criterion[again]
-            hopeless = on[again] & (rise > 1 + 2 * _promise(start[:, again], there, design))
-            settled[again[hopeless]] = True
-            again = again[~hopeless]
-        if not again.size:
-            break
-        part = response.take(again)
-        trial = _minimise(start[:, again], design, part, reml)
+    point = _evaluate(theta, design, response, reml)
+    start, off, on = _look_again(theta, point, design)
+    again = np.flatnonzero(off | on)
+    if again.size:
+        start, part = start[:, again], response.take(again)
+        there = _evaluate(start, design, part, reml)
+        rise = there.criterion - point.criterion[again]
+        hopeful = off[again] | (rise < 1 + _promise(start, there, design))
+        again, start, part = again[hopeful], start[:, hopeful], part.take(hopeful)
+    if again.size and rounds:
+        trial = _minimise(start, design, part, reml)
         value = _evaluate(trial, design, part, reml).criterion
+        # A boundary as good as the inside is the answer: what is left of Λ there is rounding.
         better = value < point.criterion[again] + np.where(on[again], 100, 0) * TOLERANCE
-        theta[:, again[better]] = trial[:, better]
-        settled[again[~better]] = True
+        if better.any():
+            moved, part = again[better], part.take(better)
+            theta[:, moved], there, off[moved] = _settle(
+                trial[:, better], design, part, reml, rounds - 1
+            )
+            point.put(moved, there)
     return theta, point, off
 
 
@@ -456,8 +462,11 @@ def _optimum(design, response, reml):
         trial, value = _best_elsewhere(design, part, reml)
         better = value < point.criterion[doubtful] - 100 * TOLERANCE
         if better.any():
-            theta[:, doubtful[better]] = trial[:, better]
-            theta, point, off = _settle(theta, design, response, reml)
+            moved = doubtful[better]
+            theta[:, moved], there, off[moved] = _settle(
+                trial[:, better], design, response.take(moved), reml
+            )
+            point.put(moved, there)
             sure, _ = _certainty(theta, point, design)
     return theta, point, sure & ~off
 
