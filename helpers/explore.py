@@ -308,12 +308,12 @@ class LineFit:
         ax.set(box_aspect=1, ylim=(0, 1.08 * max(sums)))
         self._drop = ax.plot([], [], color=plots.VERMILLION, linewidth=1.2, linestyle=":")[0]
         self._dot = ax.plot([], [], "o", color=plots.VERMILLION, markersize=10)[0]
-        ax.set_xlabel("Slope (points per hour)")
+        ax.set_xlabel("Slope (points an hour)")
         ax.set_ylabel("Sum of squares (points²)")
         ax.set_title("Their areas, added up", fontsize="medium")
 
     def update(self, slope):
-        """Turn the line to a slope in points per hour; return what can be seen, in words."""
+        """Turn the line to a slope in points an hour; return what can be seen, in words."""
         fitted = self._fitted(slope)
         ends = np.array([0.0, 11.0])
         self._line.set_data(ends, self._y.mean() + slope * (ends - self._x.mean()))
@@ -324,7 +324,7 @@ class LineFit:
         total = self._sum_of_squares(slope)
         self._drop.set_data([slope, slope], [0, total])
         self._dot.set_data([slope], [total])
-        return f"Slope {slope:.1f} points per hour: the squares add up to {total:,.0f}, " + (
+        return f"Slope {slope:.1f} points an hour: the squares add up to {total:,.0f}, " + (
             "and no slope on this slider does better."
             if abs(slope - self.best) <= 0.05
             else f"{total / self.least - 1:.0%} more than they need to."
@@ -349,7 +349,7 @@ def line_fit(data=None):
             super().__init__(axes, data)
 
     low, high = LineFit.slopes
-    slider = _slider(widgets.FloatSlider, 0.0, low, high, 0.1, "Slope (points per hour)")
+    slider = _slider(widgets.FloatSlider, 0.0, low, high, 0.1, "Slope (points an hour)")
     return Explorer(Picture, {"slope": slider}, figsize=(8.0, 4.1))
 
 

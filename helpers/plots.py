@@ -92,7 +92,13 @@ LABELS = {
 }
 
 # One unit of a predictor, for the label of a slope.
-ONE_UNIT = {"app_hours": "hour", "days": "day", "age": "year", "ses": "SD", "cses": "SD"}
+ONE_UNIT = {
+    "app_hours": "an hour",
+    "days": "a day",
+    "age": "a year",
+    "ses": "an SD",
+    "cses": "an SD",
+}
 
 
 def use_style():
@@ -1211,7 +1217,7 @@ def _coefficient_unit(fit, term):
     if term == "Intercept":
         return f" ({unit})" if unit else ""
     if unit and term in ONE_UNIT:
-        return f" ({unit} per {ONE_UNIT[term]})"
+        return f" ({unit} {ONE_UNIT[term]})"
     return f" of {term}"
 
 

@@ -50,9 +50,9 @@ class Design:
     n_students : int or sequence of int
         Students in every school, or one number for each school.
     intercept, slope : float
-        Average school's score at 0 hours (points) and gain per hour (points per hour).
+        Average school's score at 0 hours (points) and gain per hour (points an hour).
     sd_intercept, sd_slope : float
-        Standard deviations of the schools' intercepts (points) and slopes (points per hour).
+        Standard deviations of the schools' intercepts (points) and slopes (points an hour).
     correlation : float
         Correlation of a school's intercept and slope.
     sd_residual : float
@@ -159,7 +159,7 @@ def power(design, *, n_simulations=1000, n_draws=10, alpha=0.05, seed, n_jobs=No
         - ``singular``: fits with a variance of 0 or a correlation of ±1;
         - ``not_converged``: fits not verified to be an optimum;
 
-        and in points per hour:
+        and in points an hour:
 
         - ``sd_of_slope``: standard deviation of the estimates of the average slope;
         - ``mean_se``: mean of their standard errors by the model;
@@ -312,7 +312,7 @@ def analytic(design, *, alpha=0.05, n_draws=200, seed):
     -------
     pandas.DataFrame
         One row: ``n_schools``, ``n_students``, ``slope``, ``sd_slope``, ``n_rows``, ``cost``,
-        ``sd_of_slope`` (points per hour) and ``power_slope``, by the noncentral t distribution.
+        ``sd_of_slope`` (points an hour) and ``power_slope``, by the noncentral t distribution.
 
     Raises
     ------

@@ -8,7 +8,7 @@ with school deviations (u₀, u₁) that are normal with standard deviations τ�
 correlation ρ, and independent errors e that are normal with standard deviation σ. In the
 arguments γ₀ is ``intercept``, γ₁ ``slope``, τ₀ ``sd_intercept``, τ₁ ``sd_slope``,
 ρ ``correlation`` and σ ``sd_residual``. Scores are in points and hours in hours, so a slope
-is in points per hour.
+is in points an hour.
 """
 
 import math
@@ -84,9 +84,9 @@ def schools(
     n_students : int or sequence of int
         Students in every school, or one number for each school.
     intercept, slope : float
-        Average school's score at 0 hours (points) and gain per hour (points per hour).
+        Average school's score at 0 hours (points) and gain per hour (points an hour).
     sd_intercept, sd_slope : float
-        Standard deviations of the schools' intercepts (points) and slopes (points per hour);
+        Standard deviations of the schools' intercepts (points) and slopes (points an hour);
         0 makes the schools alike in that respect.
     correlation : float
         Correlation of a school's intercept and slope, from −1 to 1 (both allowed).

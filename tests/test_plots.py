@@ -117,7 +117,7 @@ def test_the_axes_are_named_with_units(data, slopes):
     ax = plots.group_lines(slopes, X)
     assert ax.get_xlabel() == "Hours on the app"
     assert ax.get_ylabel() == "Maths score (points)"
-    assert plots.caterpillar(slopes, X).get_ylabel().endswith("(points per hour)")
+    assert plots.caterpillar(slopes, X).get_ylabel().endswith("(points an hour)")
     assert plots.variance_function(slopes, X).get_ylabel() == "Maths score: SD (points)"
     renamed = data.rename(columns={X: "weekly_use"})
     assert plots.pooled_line(renamed, "weekly_use", Y).get_xlabel() == "Weekly use"
