@@ -37,7 +37,7 @@ SINGULAR = 1e-5  # standard deviation of Λ below which we call it zero; at 1, h
 NO_INFORMATION = 0.1  # on an entry of Λ, a group, where Λ is small
 FEW_GROUPS = 15  # below this a second valley is common enough to look for it always
 THREADS = 1 if sys.platform == "emscripten" else 2
-BATCH = 16_384  # groups × replicates worked on at once: arrays of this length stay in the cache
+BATCH = 65_536  # groups × replicates worked on at once: long arrays keep two threads apart
 
 
 # ---------------------------------------------------------------------------------- 1. reduce
