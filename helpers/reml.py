@@ -394,6 +394,11 @@ def _update(inverse, move, turn):
     inverse += weight * np.einsum("ar,br->abr", move, move) - cross - cross.swapaxes(0, 1)
 
 
+def _triangle(factor):
+    """The lower triangular matrices L (…, q, q) with the LLᵀ of a factor (…, q, any)."""
+    return np.linalg.qr(factor.swapaxes(-1, -2), mode="r").swapaxes(-1, -2)
+
+
 def _look_again(theta, point, design):
     """Where to start again from theta: down off the boundary of Λ, or onto it.
 
@@ -408,8 +413,7 @@ def _look_again(theta, point, design):
     length[on, -1] = 0
     push = np.where(off, np.sqrt(np.abs(slope[:, 0]) / J), 0)[:, None] * way[:, :, 0]
     start = np.concatenate([axis * length[:, None, :], push[:, :, None]], axis=2)
-    triangle = np.linalg.qr(start.swapaxes(1, 2), mode="r").swapaxes(1, 2)
-    return triangle[:, *_lower(q)].T, off, on
+    return _triangle(start)[:, *_lower(q)].T, off, on
 
 
 def _settle(theta, design, response, reml, rounds=10):
@@ -444,7 +448,7 @@ def _elsewhere(q):
     between = [(one[i] + sign * one[k]) / np.sqrt(2) for i, k in pairs for sign in (1, -1)]
     along = [np.column_stack([3 * way, one / 10]) for way in [*one, *between]]
     starts = [one / 10, 5 * one, 50 * one, *along]
-    return np.column_stack([np.linalg.qr(start.T, mode="r").T[_lower(q)] for start in starts])
+    return np.column_stack([_triangle(start)[_lower(q)] for start in starts])
 
 
 def _optimum(design, response, reml):
@@ -726,7 +730,7 @@ def _fit_part(Y, design, reml):
     criterion = point.criterion + 2 * df * np.log(unit)
     if reml:
         criterion = criterion + 2 * np.log(np.abs(np.diag(design.R_x))).sum()
-    triangle = np.linalg.qr(factor.swapaxes(1, 2), mode="r").swapaxes(1, 2)
+    triangle = _triangle(factor)
     triangle = triangle * np.where(np.diagonal(triangle, axis1=1, axis2=2) < 0, -1, 1)[:, None, :]
     return (
         beta,
