@@ -11,12 +11,13 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from ipywidgets import embed
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
-from helpers import explore, plots
+from helpers import explore, plots, power, reml, simulate
 
 mpl.use("Agg")
 
@@ -31,7 +32,11 @@ def picture(explorer):
     return np.asarray(Image.open(io.BytesIO(bytes(explorer.image.value))))
 
 
-EXPLORERS = {"line_fit": explore.line_fit, "shrinkage": explore.shrinkage}
+EXPLORERS = {
+    "line_fit": explore.line_fit,
+    "shrinkage": explore.shrinkage,
+    "power_curve": explore.power_curve,
+}
 
 
 # Live explorers
@@ -131,6 +136,125 @@ def test_line_fit_is_least_at_least_squares():
     for square in fit._squares:
         box = square.get_window_extent()
         assert box.width == pytest.approx(box.height, rel=1e-6, abs=1e-6)
+
+
+# Power, while the slider moves
+
+
+def planned_scores(n_schools, n_students, sd_slope):
+    """Scores of 100 studies with the same hours in every school; hours; schools."""
+    hours = np.tile(explore.planned_hours(n_students), n_schools)
+    school = np.repeat(np.arange(n_schools), n_students)
+    table = pd.DataFrame({"school_id": school, "app_hours": hours})
+    return simulate.replicates(table, 100, slope=0.5, sd_slope=sd_slope, seed=1), hours, school
+
+
+@pytest.mark.parametrize(("n_schools", "n_students"), [(3, 4), (8, 5), (30, 20)])
+@pytest.mark.parametrize("sd_slope", [0, 0.4])
+def test_the_closed_form_is_the_fit(n_schools, n_students, sd_slope):
+    scores, hours, school = planned_scores(n_schools, n_students, sd_slope)
+    X = np.column_stack([np.ones(len(hours)), hours])
+    large = reml.fit_many(scores, X, X, school)
+    small = reml.fit_many(scores, X, X[:, :1], school)
+    # Edges and the inside both have to be there for the comparison to mean anything.
+    assert large.singular.any() and not large.singular.all()
+
+    y = scores.reshape(-1, n_schools, n_students)
+    x = hours[:n_students] - hours[:n_students].mean()
+    own_slope, own_mean = y @ x / (x @ x), y.mean(axis=2)
+    rest = y - own_mean[..., None] - own_slope[..., None] * x
+    within = (rest**2).sum(axis=(1, 2)) / (n_schools * (n_students - 2))
+    scaled = np.stack([np.sqrt(n_students) * own_mean, np.sqrt(x @ x) * own_slope])
+    scaled -= scaled.mean(axis=2, keepdims=True)
+    between = [
+        (scaled[i] * scaled[j]).sum(axis=1) / (n_schools - 1) for i, j in ((0, 0), (0, 1), (1, 1))
+    ]
+    variance, residual, ratio = explore.planned_fits(between, within, n_schools, n_students)
+
+    close = {"rtol": 2e-4, "atol": 2e-4}  # the engine stops this near to the optimum
+    np.testing.assert_allclose(variance / (x @ x) / n_schools, large.cov_beta[:, 1, 1], **close)
+    np.testing.assert_allclose(residual, large.scale, **close)
+    np.testing.assert_allclose((variance - residual) / (x @ x), large.cov_re[:, 1, 1], **close)
+    np.testing.assert_allclose(ratio, small.criterion - large.criterion, atol=1e-6)
+
+
+@pytest.mark.parametrize(("n_schools", "n_students", "sd_slope"), [(5, 10, 0.8), (30, 20, 0.4)])
+def test_the_power_explorer_agrees_with_power(n_schools, n_students, sd_slope):
+    picture = explore.PowerCurve(plt.subplots(1, 2)[1])
+    quick = picture.simulate(np.array([n_schools]), n_students, 0.5, sd_slope)
+    design = power.Design(
+        n_schools,
+        n_students,
+        slope=0.5,
+        sd_slope=sd_slope,
+        hours=lambda rng, n: explore.planned_hours(n),
+    )
+    slow = power.power(design, n_simulations=500, n_draws=1, seed=1, progress=False).iloc[0]
+    for name in ("power_slope", "power_sd_slope"):
+        assert quick[name].item() == pytest.approx(slow[name], abs=4 * slow[f"{name}_se"]), name
+    for name in ("half_width", "rmse_sd_slope"):
+        assert quick[name].item() == pytest.approx(slow[name], rel=0.1), name
+    exact = power.analytic(design, n_draws=1, seed=1)["power_slope"].item()
+    assert picture.formula(n_schools, n_students, 0.5, sd_slope) == pytest.approx(exact)
+
+
+def test_the_power_explorer_holds_its_level():
+    picture = explore.PowerCurve(plt.subplots(1, 2)[1])
+    alarms = picture.simulate(np.array([10, 40]), 20, 0.0, 0.0)
+    for name in ("power_slope", "power_sd_slope"):
+        assert (alarms[name] < 0.05 + 4 * np.sqrt(0.05 * 0.95 / picture.n_studies)).all(), name
+    assert "false alarm" in picture.update(30, 20, 0, 0)
+
+
+def test_the_power_explorer_says_what_it_shows():
+    explorer = explore.power_curve()
+    assert "30 schools × 20 students: an average slope of 0.5" in explorer.text.value
+    shares = []
+    for n_schools in (12, 30, 60):
+        explorer.sliders["n_schools"].value = n_schools
+        shares.append(explorer.picture._now["power_slope"].get_ydata().item())
+        assert f"found in {shares[-1]:.0%} of studies" in explorer.text.value
+    assert shares == sorted(shares)
+
+
+@pytest.mark.parametrize("name", ["n_schools", "n_students", "slope", "sd_slope"])
+def test_a_power_curve_of_many_studies_takes_less_than_a_blink(name):
+    explorer = explore.power_curve()
+    assert explorer.picture.n_studies >= 500
+    slider = explorer.sliders[name]
+    times = []
+    for share in np.linspace(0.2, 1, 5):
+        start = time.process_time()
+        slider.value = type(slider.value)(slider.min + share * (slider.max - slider.min))
+        times.append(time.process_time() - start)
+    assert min(times) < 0.150
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_schools": 1}, "One school can't show how schools differ.*Take two or more"),
+        ({"n_students": 2}, "n=2 in each school.*tell slope from chance. Take three or more"),
+        ({"n_schools": 101}, "n_schools=101: give a whole number from 1 to 100"),
+        ({"n_students": 4.5}, "n_students=4.5: give a whole number from 1 to 60"),
+        ({"sd_slope": -0.1}, "sd_slope=-0.1: an SD can't be negative"),
+    ],
+)
+def test_the_power_explorer_refuses_what_cannot_be_fitted(settings, message):
+    picture = explore.PowerCurve(plt.subplots(1, 2)[1])
+    design = {"n_schools": 30, "n_students": 20, "slope": 0.5, "sd_slope": 0.8}
+    with pytest.raises(ValueError, match=message):
+        picture.update(**(design | settings))
+
+
+def test_a_study_that_cannot_be_fitted_leaves_the_power_curve_as_it_is():
+    explorer = explore.power_curve()
+    before = picture(explorer)
+    explorer.sliders["n_students"].value = 2
+    assert (picture(explorer) == before).all()
+    assert "Take three or more. The picture shows the last setting" in explorer.text.value
+    explorer.sliders["n_students"].value = 3
+    assert "30 schools × 3 students" in explorer.text.value
 
 
 # Stills
