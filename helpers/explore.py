@@ -551,116 +551,33 @@ def planned_fits(between, within, n_schools, n_students):
     return variance, residual, np.maximum(ratio, 0)
 
 
-class PowerCurve:
-    """Power and precision against the number of schools, for the slope and for its spread.
+class PlannedStudies:
+    """Thousands of studies at once, for schools that all have the same `planned_hours`.
 
-    Every point stands for `n_studies` simulated studies; the line through the power of the slope is
-    the noncentral t distribution. All settings use the same random numbers, so that a point moves
-    only because the design does. A study is drawn as the statistics that REML needs
-    (`planned_fits`), not student by student: that takes a microsecond.
+    A study is drawn as the statistics that REML needs (`planned_fits`), not student by student:
+    that takes a microsecond. All designs use the same random numbers, so that what differs between
+    two of them is due to the designs. What `power.power` offers beyond this: hours of any kind,
+    schools that differ in size, other values of the three attributes.
 
     Parameters
     ----------
-    axes : sequence of two Axes
+    n_studies : int
+    most_schools : int
+        Largest number of schools that will be asked for.
+    seed : int
     """
 
-    panels = 2
-    n_studies = 1000
-    schools = np.array([3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100])
-    most_students = 60
     sd_intercept, correlation, sd_residual = 4.0, 0.3, 5.0
     least_ratio = 5.138  # 5 % of half χ² with 1 and half with 2 degrees of freedom lie above
-    kinds = (
-        # what, panel, colour, marker, dashes, label
-        ("power_slope", 0, plots.BLUE, "o", "-", "average slope, γ₁"),
-        ("power_sd_slope", 0, plots.VERMILLION, "D", "-.", "spread of slopes, τ₁"),
-        ("half_width", 1, plots.BLUE, "o", "-", "interval of γ₁, ±"),
-        ("rmse_sd_slope", 1, plots.VERMILLION, "D", "-.", "typical error of τ₁"),
-    )
 
-    def __init__(self, axes):
-        rng = np.random.default_rng(13)
-        self._mean = rng.standard_normal(self.n_studies)
-        self._share = rng.uniform(size=self.n_studies)
-        a, b = rng.standard_normal((2, self.schools[-1] - 1, self.n_studies))
+    def __init__(self, n_studies=1000, *, most_schools=100, seed):
+        rng = np.random.default_rng(seed)
+        self.n_studies = n_studies
+        self._mean = rng.standard_normal(n_studies)
+        self._share = rng.uniform(size=n_studies)
+        a, b = rng.standard_normal((2, most_schools - 1, n_studies))
         # Row k is the scatter of k + 2 schools: one more school adds to the others.
         self._scatter = np.cumsum([a * a, a * b, b * b], axis=1)
-        self._guides = [ax.plot([], [], color=plots.GREY, lw=1.2, ls=":")[0] for ax in axes]
-        self._lines, self._dots, self._now = {}, {}, {}
-        for name, panel, color, marker, dashes, label in self.kinds:
-            dot = {"color": color, "marker": marker, "linestyle": "none"}
-            self._lines[name] = axes[panel].plot([], [], dashes, color=color, linewidth=1.8)[0]
-            self._dots[name] = axes[panel].plot([], [], markersize=4, **dot)[0]
-            self._now[name] = axes[panel].plot([], [], markersize=11, mec="white", **dot)[0]
-            axes[panel].plot([], [], dashes, color=color, marker=marker, ms=5, label=label)
-        self._frame(axes[0], "Power", "Studies that find it", 1.04, "lower right")
-        self._frame(axes[1], "Precision", "Points an hour", 1.3, "upper right")
-        axes[0].axhline(0.8, color=plots.PALE, linewidth=1.2, zorder=0)
-        self.moving = [*self._guides, *self._lines.values()]
-        self.moving += [*self._dots.values(), *self._now.values()]
-
-    def _frame(self, ax, title, ylabel, top, corner):
-        ax.set_xscale("log")
-        ax.set(xlim=(1.8, 120), ylim=(0, top), xlabel="Schools, J", ylabel=ylabel)
-        ax.set_xticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
-        ax.minorticks_off()
-        ax.set_title(title, fontsize="medium")
-        ax.legend(loc=corner, fontsize="small")
-
-    def update(self, n_schools, n_students, slope, sd_slope):
-        """Set the design and the truth (points an hour); return what can be seen, in words.
-
-        Raises
-        ------
-        ValueError
-            If such a study can't be analysed, or is outside of the picture.
-        """
-        self._check(n_schools, n_students, sd_slope)
-        points = np.union1d(self.schools, n_schools)
-        found = self.simulate(points, n_students, slope, sd_slope)
-        here = points == n_schools
-        for name, values in found.items():
-            self._lines[name].set_data(points, values)
-            self._dots[name].set_data(points, values)
-            self._now[name].set_data([n_schools], values[here])
-        steps = np.geomspace(3, self.schools[-1], 50)
-        self._lines["power_slope"].set_data(steps, self.formula(steps, n_students, slope, sd_slope))
-        for guide in self._guides:
-            guide.set_data([n_schools, n_schools], [0, 2])
-        now = {name: values[here].item() for name, values in found.items()}
-        return (
-            f"{n_schools} schools × {n_students} students: "
-            f"{self._found('an average slope', slope, now['power_slope'])}, "
-            f"{self._found('an SD of slopes', sd_slope, now['power_sd_slope'])}. "
-            f"The interval of the average slope is ± {now['half_width']:.2f} points an hour, and "
-            f"the SD of slopes is missed by {now['rmse_sd_slope']:.2f} (root mean square)."
-        )
-
-    def _check(self, n_schools, n_students, sd_slope):
-        for name, value, most in (
-            ("n_schools", n_schools, self.schools[-1]),
-            ("n_students", n_students, self.most_students),
-        ):
-            if not 1 <= value <= most or value != int(value):
-                raise ValueError(f"{name}={value!r}: give a whole number from 1 to {most}.")
-        if n_schools == 1:
-            raise ValueError(
-                "One school can't show how schools differ: there is no spread of slopes to see. "
-                "Take two or more."
-            )
-        if n_students <= 2:
-            raise ValueError(
-                f"n={n_students:g} in each school: a line through one or two students meets them "
-                "exactly, and nothing is left to tell slope from chance. Take three or more."
-            )
-        if sd_slope < 0:
-            raise ValueError(f"sd_slope={sd_slope!r}: an SD can't be negative.")
-
-    @staticmethod
-    def _found(what, truth, share):
-        if truth == 0:
-            return f"{what} that is 0 raises a false alarm in {share:.0%} of studies"
-        return f"{what} of {truth:g} points an hour is found in {share:.0%} of studies"
 
     def _scales(self, n_students, sd_slope):
         """Covariance of what schools' own lines estimate, mean of hours and their squared sum."""
@@ -720,6 +637,109 @@ class PowerCurve:
             "half_width": half_width.mean(axis=1),
             "rmse_sd_slope": np.sqrt(((sd - sd_slope) ** 2).mean(axis=1)),
         }
+
+
+class PowerCurve:
+    """Power and precision against the number of schools, for the slope and for its spread.
+
+    Every point stands for 1,000 simulated studies (`PlannedStudies`); the line through the power of
+    the slope is the noncentral t distribution.
+
+    Parameters
+    ----------
+    axes : sequence of two Axes
+    """
+
+    panels = 2
+    schools = np.array([3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100])
+    most_students = 60
+    kinds = (
+        # what, panel, colour, marker, dashes, label
+        ("power_slope", 0, plots.BLUE, "o", "-", "average slope, γ₁"),
+        ("power_sd_slope", 0, plots.VERMILLION, "D", "-.", "spread of slopes, τ₁"),
+        ("half_width", 1, plots.BLUE, "o", "-", "interval of γ₁, ±"),
+        ("rmse_sd_slope", 1, plots.VERMILLION, "D", "-.", "typical error of τ₁"),
+    )
+
+    def __init__(self, axes):
+        self.studies = PlannedStudies(most_schools=self.schools[-1], seed=13)
+        self._guides = [ax.plot([], [], color=plots.GREY, lw=1.2, ls=":")[0] for ax in axes]
+        self._lines, self._dots, self._now = {}, {}, {}
+        for name, panel, color, marker, dashes, label in self.kinds:
+            dot = {"color": color, "marker": marker, "linestyle": "none"}
+            self._lines[name] = axes[panel].plot([], [], dashes, color=color, linewidth=1.8)[0]
+            self._dots[name] = axes[panel].plot([], [], markersize=4, **dot)[0]
+            self._now[name] = axes[panel].plot([], [], markersize=11, mec="white", **dot)[0]
+            axes[panel].plot([], [], dashes, color=color, marker=marker, ms=5, label=label)
+        self._frame(axes[0], "Power", "Studies that find it", 1.04, "lower right")
+        self._frame(axes[1], "Precision", "Points an hour", 1.3, "upper right")
+        axes[0].axhline(0.8, color=plots.PALE, linewidth=1.2, zorder=0)
+        self.moving = [*self._guides, *self._lines.values()]
+        self.moving += [*self._dots.values(), *self._now.values()]
+
+    def _frame(self, ax, title, ylabel, top, corner):
+        ax.set_xscale("log")
+        ax.set(xlim=(1.8, 120), ylim=(0, top), xlabel="Schools, J", ylabel=ylabel)
+        ax.set_xticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
+        ax.minorticks_off()
+        ax.set_title(title, fontsize="medium")
+        ax.legend(loc=corner, fontsize="small", framealpha=1, edgecolor="none")
+
+    def update(self, n_schools, n_students, slope, sd_slope):
+        """Set the design and the truth (points an hour); return what can be seen, in words.
+
+        Raises
+        ------
+        ValueError
+            If such a study can't be analysed, or is outside of the picture.
+        """
+        self._check(n_schools, n_students, sd_slope)
+        points = np.union1d(self.schools, n_schools)
+        found = self.studies.simulate(points, n_students, slope, sd_slope)
+        here = points == n_schools
+        for name, values in found.items():
+            self._lines[name].set_data(points, values)
+            self._dots[name].set_data(points, values)
+            self._now[name].set_data([n_schools], values[here])
+        steps = np.geomspace(3, self.schools[-1], 50)
+        exact = self.studies.formula(steps, n_students, slope, sd_slope)
+        self._lines["power_slope"].set_data(steps, exact)
+        for guide, name in zip(self._guides, ("power_slope", "half_width"), strict=True):
+            guide.set_data([n_schools, n_schools], [0, found[name][here].item()])
+        now = {name: values[here].item() for name, values in found.items()}
+        return (
+            f"{n_schools} schools × {n_students} students: "
+            f"{self._found('an average slope', slope, now['power_slope'])}, "
+            f"{self._found('an SD of slopes', sd_slope, now['power_sd_slope'])}. "
+            f"The interval of the average slope is ± {now['half_width']:.2f} points an hour, and "
+            f"the SD of slopes is missed by {now['rmse_sd_slope']:.2f} (root mean square)."
+        )
+
+    def _check(self, n_schools, n_students, sd_slope):
+        for name, value, most in (
+            ("n_schools", n_schools, self.schools[-1]),
+            ("n_students", n_students, self.most_students),
+        ):
+            if not 1 <= value <= most or value != int(value):
+                raise ValueError(f"{name}={value!r}: give a whole number from 1 to {most}.")
+        if n_schools == 1:
+            raise ValueError(
+                "One school can't show how schools differ: there is no spread of slopes to see. "
+                "Take two or more."
+            )
+        if n_students <= 2:
+            raise ValueError(
+                f"n={n_students:g} in each school: a line through one or two students meets them "
+                "exactly, and nothing is left to tell slope from chance. Take three or more."
+            )
+        if sd_slope < 0:
+            raise ValueError(f"sd_slope={sd_slope!r}: an SD can't be negative.")
+
+    @staticmethod
+    def _found(what, truth, share):
+        if truth == 0:
+            return f"{what} that is 0 raises a false alarm in {share:.0%} of studies"
+        return f"{what} of {truth:g} points an hour is found in {share:.0%} of studies"
 
 
 def power_curve():

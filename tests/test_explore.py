@@ -180,8 +180,8 @@ def test_the_closed_form_is_the_fit(n_schools, n_students, sd_slope):
 
 @pytest.mark.parametrize(("n_schools", "n_students", "sd_slope"), [(5, 10, 0.8), (30, 20, 0.4)])
 def test_the_power_explorer_agrees_with_power(n_schools, n_students, sd_slope):
-    picture = explore.PowerCurve(plt.subplots(1, 2)[1])
-    quick = picture.simulate(np.array([n_schools]), n_students, 0.5, sd_slope)
+    studies = explore.PlannedStudies(seed=2)
+    quick = studies.simulate(np.array([n_schools]), n_students, 0.5, sd_slope)
     design = power.Design(
         n_schools,
         n_students,
@@ -195,14 +195,16 @@ def test_the_power_explorer_agrees_with_power(n_schools, n_students, sd_slope):
     for name in ("half_width", "rmse_sd_slope"):
         assert quick[name].item() == pytest.approx(slow[name], rel=0.1), name
     exact = power.analytic(design, n_draws=1, seed=1)["power_slope"].item()
-    assert picture.formula(n_schools, n_students, 0.5, sd_slope) == pytest.approx(exact)
+    assert studies.formula(n_schools, n_students, 0.5, sd_slope) == pytest.approx(exact)
 
 
 def test_the_power_explorer_holds_its_level():
     picture = explore.PowerCurve(plt.subplots(1, 2)[1])
-    alarms = picture.simulate(np.array([10, 40]), 20, 0.0, 0.0)
+    alarms = picture.studies.simulate(np.array([10, 40]), 20, 0.0, 0.0)
     for name in ("power_slope", "power_sd_slope"):
-        assert (alarms[name] < 0.05 + 4 * np.sqrt(0.05 * 0.95 / picture.n_studies)).all(), name
+        assert (alarms[name] < 0.05 + 4 * np.sqrt(0.05 * 0.95 / picture.studies.n_studies)).all(), (
+            name
+        )
     assert "false alarm" in picture.update(30, 20, 0, 0)
 
 
@@ -220,7 +222,7 @@ def test_the_power_explorer_says_what_it_shows():
 @pytest.mark.parametrize("name", ["n_schools", "n_students", "slope", "sd_slope"])
 def test_a_power_curve_of_many_studies_takes_less_than_a_blink(name):
     explorer = explore.power_curve()
-    assert explorer.picture.n_studies >= 500
+    assert explorer.picture.studies.n_studies >= 500
     slider = explorer.sliders[name]
     times = []
     for share in np.linspace(0.2, 1, 5):
