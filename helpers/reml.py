@@ -35,9 +35,11 @@ TOLERANCE = 1e-10  # of the criterion
 LAST_STEP = 2e-8  # a step that promises less of the criterion is taken unseen, and is the last
 SINGULAR = 1e-5  # standard deviation of Λ below which we call it zero; at 1, half is shrunk away
 NO_INFORMATION = 0.1  # on an entry of Λ, a group, where Λ is small
+FEW_REPLICATES = 50  # not worth a second thread
 FEW_GROUPS = 15  # below this a second valley is common enough to look for it always
 THREADS = 1 if sys.platform == "emscripten" else 2
-BATCH = 65_536  # groups × replicates worked on at once: long arrays keep two threads apart
+BATCH = 262_144  # groups × replicates that one thread holds at once
+BLOCK = 16_384  # groups × replicates computed at once: what stays in the processor's cache
 
 
 # ---------------------------------------------------------------------------------- 1. reduce
@@ -64,6 +66,10 @@ class _Design:
     def XX_within(self):
         return self.X_within.T @ self.X_within
 
+    @cached_property
+    def pair(self):
+        return _Pair.of(self.rows)
+
     @property
     def sizes(self):
         """Rows n, fixed effects p, random effects q, groups J."""
@@ -76,12 +82,15 @@ class _Response:
 
     start: np.ndarray  # (p, R): least-squares coefficients of y on Q
     unit: np.ndarray  # (R,): root mean square of what is left, by which it is divided
-    rows: np.ndarray  # (q, q + p + 1, J, R): Z, X and y side by side
+    rows: np.ndarray  # (q, J, R); for q = 2 (4, J, R), see `_Pair`
     within: np.ndarray  # (p, R): y in the rows of X_within
     ss_within: np.ndarray  # (R,): sum of squares that neither X nor Z can reach
 
     def take(self, keep):
-        return _Response(*(getattr(self, name)[..., keep] for name in self.__dataclass_fields__))
+        parts = (getattr(self, name) for name in self.__dataclass_fields__)
+        if isinstance(keep, slice):
+            return _Response(*(part[..., keep] for part in parts))
+        return _Response(*(part.take(keep, axis=-1) for part in parts))
 
 
 def _orthonormal(M, name):
@@ -144,26 +153,34 @@ def _reduce_design(X, Z, groups):
 
 def _reduce_response(Y, design):
     """Rotate the replicates Y (R, n) as the rows of the design."""
+    return _joined([_rotate(Y[i], design) for i in _slices(len(Y), 8 * BLOCK // Y.shape[1])])
+
+
+def _rotate(Y, design):
+    """`_reduce_response` for a block of replicates."""
     n, p, q, J = design.sizes
-    y, start = Y.T, 0
-    for _ in range(2):  # twice: the second pass removes the rounding of the first
-        step = np.einsum("np,nr->pr", design.Q, y)
-        start, y = start + step, y - np.einsum("np,pr->nr", design.Q, step)
+    y = Y.T.copy(order="C")
+    start = design.Q.T @ y
+    y -= design.Q @ start
     unit = np.sqrt(np.einsum("ir,ir->r", y, y) / n)
-    rounding = 50 * np.finfo(float).eps * np.abs(Y).max(axis=1)
+    rounding = 50 * np.finfo(float).eps * np.maximum(Y.max(axis=1), -Y.min(axis=1))
     _check_left_over(unit, rounding, "the fixed effects fit y exactly, so that no variance is left")
-    y = y / unit
-    y_rows = design.spread.T @ y
-    y = y - design.spread @ y_rows
-    within = np.einsum("np,nr->pr", design.Q_within, y)
-    y = y - np.einsum("np,pr->nr", design.Q_within, within)
+    rows = design.spread.T @ y
+    y -= design.spread @ rows
+    within = design.Q_within.T @ y
+    y -= design.Q_within @ within
     ss_within = np.einsum("ir,ir->r", y, y)
-    left = unit * np.sqrt(ss_within / design.df_within)
+    left = np.sqrt(ss_within / design.df_within)
     _check_left_over(left, rounding, "each group's own fit is exact: the likelihood has no maximum")
-    rows = np.empty((q, q + p + 1, J, y.shape[1]))
-    rows[:, :-1] = design.rows[..., None]
-    rows[:, -1] = y_rows.reshape(q, J, -1)
-    return _Response(start, unit, rows, within, ss_within)
+
+    # Once more, to take out the rounding of the first subtraction.
+    X = design.rows[:, q:].swapaxes(1, 2).reshape(-1, p)
+    step = X.T @ rows + design.X_within.T @ within
+    rows = ((rows - X @ step) / unit).reshape(q, J, -1)
+    if q == 2:
+        rows = design.pair.turn(rows)
+    within = (within - design.X_within @ step) / unit
+    return _Response(start + step, unit, rows, within, ss_within / unit**2)
 
 
 # ------------------------------------------------------------------------------- 2. criterion
@@ -234,8 +251,6 @@ class _Point:
     beta: np.ndarray  # (p, R): coefficients on Q, of y in its unit and less its start
     scale: np.ndarray  # (R,): σ² in the unit of y
     factor_beta: np.ndarray  # (p, p, R): Cholesky factor of Q' V⁻¹ Q
-    H: np.ndarray  # (q, q, J, R): Z' V⁻¹ Z of each group
-    score: np.ndarray  # (q, J, R): Z' V⁻¹ (y − Xβ) of each group
     slope: np.ndarray  # (q, q, R): derivative of the criterion in Ψ = ΛΛᵀ
 
     def put(self, where, other):
@@ -246,33 +261,197 @@ class _Point:
 
 def _evaluate(theta, design, response, reml):
     """−2 log of the profiled (restricted) likelihood at theta, (q(q+1)/2, R)."""
+    q, J = design.sizes[2:]
+    evaluate = _evaluate_pair if q == 2 else _evaluate_any
+    blocks = _slices(theta.shape[1], BLOCK // J)
+    if len(blocks) == 1:
+        return evaluate(theta, design, response, reml)
+    points = [evaluate(theta[:, i], design, response.take(i), reml) for i in blocks]
+    return _joined(points)
+
+
+def _slices(length, size):
+    """Slices of about equal size, at most `size`, that together make the length."""
+    n = max(1, -(-length // max(1, size)))
+    ends = [length * i // n for i in range(n + 1)]
+    return [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
+
+
+def _joined(parts):
+    """One dataclass of arrays out of several, along the last axis."""
+    fields = parts[0].__dataclass_fields__
+    columns = ([getattr(part, name) for part in parts] for name in fields)
+    return type(parts[0])(*(np.concatenate(column, axis=-1) for column in columns))
+
+
+def _evaluate_any(theta, design, response, reml):
+    """`_evaluate` for any number of random effects."""
     n, p, q, _ = design.sizes
     df = n - p if reml else n
-    G = np.einsum("klj,lmr->kmjr", design.rows[:, :q], _factor(theta, q))
-    V = np.einsum("kmjr,lmjr->kljr", G, G)
-    _diagonal(V)[:] += 1
-    V_factor = _cholesky(V)
+    V_factor, white = _whiten(theta, design)
     log_det = 2 * np.log(_diagonal(V_factor).prod(axis=0)).sum(axis=0)
-    white = _solve(V_factor, response.rows)
-    Z, X, y = white[:, :q], white[:, q:-1], white[:, -1]
+    Z, X, y = white[:, :q], white[:, q:], _solve(V_factor, response.rows)
 
     XX = np.einsum("kajr,kbjr->abr", X, X) + design.XX_within[..., None]
-    Xy = np.einsum("kajr,kjr->ar", X, y) + np.einsum("ab,ar->br", design.X_within, response.within)
-    factor_beta = _cholesky(XX)
-    beta = _solve_transposed(factor_beta, _solve(factor_beta, Xy))
+    Xy = np.einsum("kajr,kjr->ar", X, y) + design.X_within.T @ response.within
+    factor_beta, beta = _coefficients(XX, Xy)
     residual = y - np.einsum("kajr,ar->kjr", X, beta)
-    within = response.within - np.einsum("ab,br->ar", design.X_within, beta)
-    rss = response.ss_within + (within**2).sum(axis=0) + np.einsum("kjr,kjr->r", residual, residual)
+    rss = _rss_within(beta, design, response) + np.einsum("kjr,kjr->r", residual, residual)
     criterion = df * (np.log(2 * np.pi / df * rss) + 1) + log_det
 
-    H = np.einsum("kljr,kmjr->lmjr", Z, Z)
     score = np.einsum("kljr,kjr->ljr", Z, residual)
-    slope = H.sum(axis=2) - np.einsum("ljr,mjr->lmr", score, score) * (df / rss)
+    slope = np.einsum("kljr,kmjr->lmr", Z, Z)
+    slope -= np.einsum("ljr,mjr->lmr", score, score) * (df / rss)
     if reml:
         criterion = criterion + 2 * np.log(_diagonal(factor_beta)).sum(axis=0)
         ZX = _solve(factor_beta, np.einsum("kljr,kajr->aljr", Z, X))
         slope -= np.einsum("aljr,amjr->lmr", ZX, ZX)
-    return _Point(criterion, beta, rss / df, factor_beta, H, score, slope)
+    return _Point(criterion, beta, rss / df, factor_beta, slope)
+
+
+def _whiten(theta, design):
+    """Cholesky factors of V_j = I + Z_j Ψ Z_j', and Z_j and X_j divided by them."""
+    q = design.sizes[2]
+    G = np.einsum("klj,lmr->kmjr", design.rows[:, :q], _factor(theta, q))
+    V = np.einsum("kmjr,lmjr->kljr", G, G)
+    _diagonal(V)[:] += 1
+    V_factor = _cholesky(V)
+    rows = np.broadcast_to(design.rows[..., None], design.rows.shape + theta.shape[1:])
+    return V_factor, _solve(V_factor, rows)
+
+
+def _coefficients(XX, Xy):
+    """Cholesky factor of XX (p, p, R), and XX⁻¹ Xy."""
+    factor = _cholesky(XX)
+    return factor, _solve_transposed(factor, _solve(factor, Xy))
+
+
+def _rss_within(beta, design, response):
+    """Sum of squares of the rows that the random effects do not reach."""
+    within = response.within - design.X_within @ beta
+    return response.ss_within + (within**2).sum(axis=0)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """What `_evaluate_pair` needs of a design with two random effects.
+
+    There V = I + GG' with G = ZΛ is 2 × 2, and V⁻¹ = (I + A'A) / D with A = adj(G) and
+    D = det V = 1 + |G|² + det(G)². As adj(ZΛ) = adj(Λ) adj(Z), a column c of a group is kept as
+    four numbers, c and t = adj(Z) c. But for 1/D, all is then a polynomial in Λ, the same in each
+    group, so that sums over groups are products of matrices.
+    """
+
+    Z: np.ndarray  # (3, J): z₁₁, z₁₂, z₂₂; the rotated Z is upper triangular
+    ZZ: np.ndarray  # (4, J): entries 11, 12, 22 and the determinant of Z'Z
+    X: np.ndarray  # (4J, p): the four numbers of X
+    Xy: np.ndarray  # (4p, 4J): makes of those of y the sums of x·y, t₁t₁, t₁t₂ + t₂t₁, t₂t₂
+    XX: np.ndarray  # (4p², J): the same for pairs of columns of X
+
+    @classmethod
+    def of(cls, rows):
+        z11, z12, z22 = Z = np.array([rows[0, 0], rows[0, 1], rows[1, 1]])
+        ZZ = np.array([z11**2, z11 * z12, z12**2 + z22**2, (z11 * z22) ** 2])
+        x1, x2 = rows[:, 2:]
+        t1, t2 = z22 * x1 - z12 * x2, z11 * x2
+        o = np.zeros_like(x1)
+        Xy = np.block([[x1, x2, o, o], [o, o, t1, o], [o, o, t2, t1], [o, o, o, t2]])
+        pairs = "aj,bj->abj"
+        XX = np.concatenate([
+            np.einsum(pairs, x1, x1) + np.einsum(pairs, x2, x2), np.einsum(pairs, t1, t1),
+            np.einsum(pairs, t1, t2) + np.einsum(pairs, t2, t1), np.einsum(pairs, t2, t2),
+        ])  # fmt: skip
+        X = np.ascontiguousarray(np.hstack([x1, x2, t1, t2]).T)
+        return cls(Z, ZZ, X, Xy, XX.reshape(-1, XX.shape[-1]))
+
+    def turn(self, rows):
+        """The four numbers (4, J, R) of the rotated rows (2, J, R)."""
+        z11, z12, z22 = self.Z[..., None]
+        return np.concatenate([rows, [z22 * rows[0] - z12 * rows[1], z11 * rows[1]]])
+
+    @cached_property
+    def squares(self):
+        """What b², c² and (ac)² have to do with D, (J, 3)."""
+        return np.array([self.Z[2] ** 2, self.ZZ[2], self.ZZ[3]]).T.copy()
+
+    def determinant(self, theta):
+        """D (J, R), as a sum of squares."""
+        a, b, c = theta
+        D = self.Z[:2].T @ theta[:2]
+        D *= D
+        D += self.squares @ np.array([b * b, c * c, (a * c) ** 2])
+        D += 1
+        return D
+
+
+def _evaluate_pair(theta, design, response, reml):
+    """`_evaluate` for q = 2, in closed form; see `_Pair`."""
+    (n, p, _, J), pair, (a, b, c) = design.sizes, design.pair, theta
+    df, R = n - p if reml else n, len(a)
+    D = pair.determinant(theta)
+    log_det = np.log(np.multiply.reduceat(D, np.arange(0, J, 4), axis=0)).sum(axis=0)
+    over_D = np.divide(1, D, out=D)
+    AA = np.array([np.ones(R), b * b + c * c, -a * b, a * a])  # 1, and adj(Ψ)
+
+    parts = (pair.XX @ over_D).reshape(4, -1, R)
+    XX = (AA[:, None] * parts).sum(axis=0).reshape(p, p, R) + design.XX_within[..., None]
+    Xy = (pair.Xy @ (response.rows * over_D).reshape(4 * J, R)).reshape(4, p, R)
+    Xy = (AA[:, None] * Xy).sum(axis=0) + design.X_within.T @ response.within
+    factor_beta, beta = _coefficients(XX, Xy)
+
+    r1, r2, t1, t2 = response.rows - (pair.X @ beta).reshape(4, J, R)
+    t11, t12, t22 = t1 * t1, t1 * t2, t2 * t2
+    form = a * t2 - b * t1  # r'V⁻¹r, in the end
+    form *= form
+    form += c * c * t11
+    form += r1 * r1
+    form += r2 * r2
+    form *= over_D
+    rss = _rss_within(beta, design, response) + form.sum(axis=0)
+    criterion = df * (np.log(2 * np.pi / df * rss) + 1) + log_det
+
+    # In Ψ a form (x·x + t' adj(Ψ) t) / D changes with adj(Ψ), and by −form / D with D, whose
+    # derivative is Z'Z + det(Z'Z) adj(Ψ).
+    form *= df / rss
+    turned = [np.einsum("jr,jr->r", tt, over_D) * (df / rss) for tt in (t11, t12, t22)]
+    if reml:
+        criterion = criterion + 2 * np.log(_diagonal(factor_beta)).sum(axis=0)
+        root = _solve(factor_beta, _identity(p, R))
+        inverse = (root[:, :, None] * root[:, None]).sum(axis=0).reshape(-1, R)
+        form += (pair.XX.T @ (AA[:, None] * inverse).reshape(-1, R)) * over_D
+        half = (parts[1:] * inverse).sum(axis=1)
+        turned = turned[0] + half[0], turned[1] + half[1] / 2, turned[2] + half[2]
+    form -= 1
+    form *= over_D
+    k11, k12, k22, det = -(pair.ZZ @ form)
+    s11, s22 = k11 + det * AA[1] + turned[2], k22 + det * AA[3] + turned[0]
+    s12 = k12 + det * AA[2] - turned[1]
+    slope = np.array([s11, s12, s12, s22]).reshape(2, 2, R)
+    return _Point(criterion, beta, rss / df, factor_beta, slope)
+
+
+def _precision(theta, design):
+    """H = Z_j' V_j⁻¹ Z_j, (q, q, J, R): what the groups' data say of their random effects."""
+    q = design.sizes[2]
+    if q == 2:
+        a, b, c = theta
+        pair = design.pair
+        k11, k12, k22, det = pair.ZZ[..., None]
+        h12 = k12 - det * (a * b)
+        H = np.array([[k11 + det * (b * b + c * c), h12], [h12, k22 + det * (a * a)]])
+        return H / pair.determinant(theta)
+    _, white = _whiten(theta, design)
+    return np.einsum("kljr,kmjr->lmjr", white[:, :q], white[:, :q])
+
+
+def _score(theta, design, response, reml):
+    """Z_j' V_j⁻¹ (y_j − X_j β) of each group, (q, J, R)."""
+    q = design.sizes[2]
+    V_factor, white = _whiten(theta, design)
+    beta = _evaluate(theta, design, response, reml).beta
+    residual = _solve(V_factor, response.rows[:q])
+    residual -= np.einsum("kajr,ar->kjr", white[:, q:], beta)
+    return np.einsum("kljr,kjr->ljr", white[:, :q], residual)
 
 
 # -------------------------------------------------------------------------------- 3. minimise
@@ -285,12 +464,15 @@ def _moments(design, response):
     zero, so that no direction is closed from the start.
     """
     q = design.sizes[2]
-    Z, y = design.rows[:, :q], response.rows[:, -1]
+    Z, y = design.rows[:, :q], response.rows[:q]
     S = np.einsum("klj,kmj->lmj", Z, Z)
     weight = 1 / (1 + np.trace(S) / q) ** 2
     sigma2 = response.ss_within / design.df_within
-    Zr = np.einsum("klj,kjr->ljr", Z, y)
-    observed = np.einsum("j,ljr,mjr->rlm", weight, Zr, Zr) / sigma2[:, None, None]
+    observed = np.empty((len(sigma2), q, q))
+    for i in _slices(len(sigma2), BLOCK // len(weight)):
+        Zr = np.einsum("klj,kjr->ljr", Z * np.sqrt(weight), y[..., i])
+        observed[i] = np.einsum("ljr,mjr->rlm", Zr, Zr)
+    observed /= sigma2[:, None, None]
     system = np.einsum("j,lmj,kij->lkmi", weight, S, S).reshape(q * q, q * q)
     excess = (observed - S @ weight).reshape(-1, q * q)
     psi = np.linalg.lstsq(system, excess.T, rcond=None)[0].T.reshape(-1, q, q)
@@ -319,7 +501,7 @@ def _minimise(theta, design, response, reml):
     active, step = np.arange(theta.shape[1]), np.ones(theta.shape[1])
     point, gradient = evaluate(theta, response)
     value = point.criterion
-    inverse = _inverse(_information(theta, point, design), _least_curvature(theta, design))
+    inverse = _inverse(_information(theta, design), _least_curvature(theta, design))
     for iteration in range(500):
         direction = -np.einsum("abr,br->ar", inverse, gradient)
         promise = -np.einsum("ar,ar->r", direction, gradient)
@@ -329,7 +511,7 @@ def _minimise(theta, design, response, reml):
             found[:, active[done]] = (theta + np.where(last, direction, 0))[:, done]
             if done.all():
                 break
-            keep = ~done
+            keep = np.flatnonzero(~done)
             active, theta, value, gradient, inverse, direction, promise, step = (
                 part[..., keep]
                 for part in (active, theta, value, gradient, inverse, direction, promise, step)
@@ -354,7 +536,7 @@ def _minimise(theta, design, response, reml):
     return found
 
 
-def _information(theta, point, design):
+def _information(theta, design):
     """Expected Hessian of the criterion in theta, (m, m, R), σ² profiled out.
 
     Its entries are Σ tr(H Ψ'_a H Ψ'_b) over groups, with H = Z'V⁻¹Z.
@@ -365,8 +547,9 @@ def _information(theta, point, design):
     turn = np.zeros((m, q, q) + theta.shape[1:])  # of Ψ = ΛΛᵀ with each entry of Λ
     turn[range(m), rows] = _factor(theta, q)[:, columns].swapaxes(0, 1)
     turn += turn.swapaxes(1, 2)
-    HH = np.einsum("lmjr,hijr->lmhir", point.H, point.H)
-    total = np.einsum("lmr,almr->ar", point.H.sum(axis=2), turn)
+    H = _precision(theta, design)
+    HH = np.einsum("lmjr,hijr->lmhir", H, H)
+    total = np.einsum("lmr,almr->ar", H.sum(axis=2), turn)
     return (
         np.einsum("lmhir,amhr,bilr->abr", HH, turn, turn)
         - np.einsum("ar,br->abr", total, total) / n
@@ -426,14 +609,14 @@ def _settle(theta, design, response, reml, rounds=10):
         there = _evaluate(start, design, part, reml)
         rise = there.criterion - point.criterion[again]
         hopeful = off[again] | (rise < 1 + _promise(start, there, design))
-        again, start, part = again[hopeful], start[:, hopeful], part.take(hopeful)
+        again, start, part = again[hopeful], start[:, hopeful], part.take(np.flatnonzero(hopeful))
     if again.size and rounds:
         trial = _minimise(start, design, part, reml)
         value = _evaluate(trial, design, part, reml).criterion
         # A boundary as good as the inside is the answer: what is left of Λ there is rounding.
         better = value < point.criterion[again] + np.where(on[again], 100, 0) * TOLERANCE
         if better.any():
-            moved, part = again[better], part.take(better)
+            moved, part = again[better], part.take(np.flatnonzero(better))
             theta[:, moved], there, off[moved] = _settle(
                 trial[:, better], design, part, reml, rounds - 1
             )
@@ -488,7 +671,7 @@ def _best_elsewhere(design, response, reml):
 def _promise(theta, point, design, bend=0.0):
     """Twice what a Newton step would take off the criterion; `bend` is added to its Hessian."""
     gradient = _gradient(theta, point)
-    hessian = _information(theta, point, design) + bend
+    hessian = _information(theta, design) + bend
     inverse = _inverse(hessian, _least_curvature(theta, design))
     return np.einsum("ar,abr,br->r", gradient, inverse, gradient)
 
@@ -496,7 +679,7 @@ def _promise(theta, point, design, bend=0.0):
 def _certainty(theta, point, design):
     """Whether the gradient at theta is as good as zero, and whether theta is badly determined."""
     rows, columns = _lower(design.sizes[2])
-    information = np.moveaxis(_information(theta, point, design), -1, 0)
+    information = np.moveaxis(_information(theta, design), -1, 0)
     flat = np.linalg.eigvalsh(information)[:, 0] < _least_curvature(theta, design)
     bend = 2 * point.slope[rows[:, None], rows] * (columns[:, None] == columns)[..., None]
     return np.abs(_promise(theta, point, design, bend)) < 1e-6, flat
@@ -571,12 +754,12 @@ class Fits:
         """b̂_j = Ψ Z_j' V_j⁻¹ (y_j − X_j β̂)."""
         _, _, q, J = self._design.sizes
         modes = np.empty((len(self), J, q))
-        for part in _parts(len(self), J):
+        for part in _slices(len(self), BATCH // J):
             response = _reduce_response(self._Y[part], self._design)
             theta = self._inside[:, part]
-            point = _evaluate(theta, self._design, response, self.reml)
             factor = _factor(theta, q)
-            inside = np.einsum("kmr,lmr,ljr->rjk", factor, factor, point.score)
+            score = _score(theta, self._design, response, self.reml)
+            inside = np.einsum("kmr,lmr,ljr->rjk", factor, factor, score)
             modes[part] = inside * response.unit[:, None, None]
         return modes @ np.linalg.inv(self._design.R_z).T
 
@@ -691,7 +874,8 @@ def fit_many(Y, X, Z, groups, *, reml=True, progress=None):
     """
     Y, X, Z, groups = _check(Y, X, Z, groups)
     design = _reduce_design(X, Z, groups)
-    parts = list(_parts(len(Y), len(design.labels)))
+    per_thread = min(BATCH // len(design.labels), max(FEW_REPLICATES, -(-len(Y) // THREADS)))
+    parts = _slices(len(Y), per_thread)
 
     def work(part):
         return _fit_part(Y[part], design, reml)
@@ -708,11 +892,6 @@ def fit_many(Y, X, Z, groups, *, reml=True, progress=None):
         pool.shutdown(cancel_futures=True)
     *columns, inside = (np.concatenate(column) for column in zip(*found, strict=True))
     return Fits(*columns, reml, inside.T, design, Y)
-
-
-def _parts(n_replicates, n_groups):
-    size = max(1, BATCH // n_groups)
-    return [slice(i, i + size) for i in range(0, n_replicates, size)]
 
 
 def _fit_part(Y, design, reml):
