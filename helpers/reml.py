@@ -15,7 +15,9 @@ Three steps, in the order of the file:
 
 Arrays that a fit repeats for each group and each replicate are laid out (entries…, groups,
 replicates): the matrices are small and the batch is long, so loops run over the entries of a matrix
-and NumPy runs over the batch. ``fit`` is ``fit_many`` with one replicate.
+and NumPy runs over the batch, in blocks that fit the processor's cache. For an intercept and a
+slope, the model of most people, the 2 × 2 algebra is written out. ``fit`` is ``fit_many`` with one
+replicate.
 
 Sources: Bates, Mächler, Bolker & Walker (2015), doi:10.18637/jss.v067.i01, sections 2–3;
 Lindstrom & Bates (1988), doi:10.1080/01621459.1988.10478693.
