@@ -83,7 +83,7 @@ LABELS = {
     "ses": "Socioeconomic status (SD)",
     "meanses": "School's mean socioeconomic status (SD)",
     "cses": "Socioeconomic status, centred on the school's mean (SD)",
-    "days": "Days of sleep deprivation",
+    "days": "Day of the study",
     "reaction": "Reaction time (ms)",
     "age": "Age (years)",
     "distance": "Pituitary to pterygomaxillary fissure (mm)",
