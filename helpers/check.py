@@ -1,34 +1,155 @@
 """Checks for the exercises: whether an answer is right and, if not, what went wrong.
 
-A question knows its answer only as a way to compute it, so that it can't go stale, and so that
-neither ``print`` nor ``help`` gives it away.
+A question knows its answer only as a way to compute it from the data, so that it can't go stale,
+and so that neither ``print`` nor ``help`` gives it away. The questions are in `helpers.questions`,
+a file a lesson, which is read when one of its questions is asked.
+
+What has been answered is noted in the file ``.progress.json`` in the course's folder, and nowhere
+else; delete it to start afresh. The environment variable ``COURSE_PROGRESS`` names another file,
+or is "off" to keep no file.
 """
 
+import contextlib
 import difflib
+import html
+import importlib
+import json
+import os
+import pkgutil
+import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from helpers import simulate
+from helpers import questions
 
-TOLERANCE = 0.002  # of the value: an answer may be rounded to three digits
-_tries = Counter()
+_session = {}  # what has been answered since Python started, for where no file can be kept
+_hinted = Counter()
 
 
-@dataclass(frozen=True)
-class Question:
+# ---------------------------------------------------------------------------------------------
+# Kinds of question
+
+
+@dataclass(frozen=True, repr=False)
+class Number:
     """A question whose answer is one number.
 
-    `answer` computes it; `insight` is said when it is found; `mistakes` are pairs of a way to go
-    wrong and what to say of it; `hints` follow one another with each try that is just wrong.
+    Attributes
+    ----------
+    answer : callable
+        Computes it.
+    insight : str
+        Said when it is found: a sentence worth knowing.
+    mistakes : tuple of pairs
+        A way to go wrong (a callable like `answer`) and what to say of it.
+    hints : tuple of str
+        For other wrong answers, one a try, the last being the most specific.
+    tolerance : float
+        Relative to the answer; the default lets it be rounded to three digits.
     """
 
     answer: Callable[[], float]
     insight: str
     mistakes: tuple[tuple[Callable[[], float], str], ...]
     hints: tuple[str, ...]
+    tolerance: float = 0.005
+
+    def judge(self, given, hint):
+        """Return whether it is right, and what to say."""
+        number, value = _number(given), self.answer()
+        if _same(number, value, self.tolerance):
+            return True, self.insight
+        for mistake, explanation in self.mistakes:
+            if _same(number, mistake(), self.tolerance):
+                return False, explanation
+        return False, _slip(number, value, self.tolerance) or hint()
+
+
+@dataclass(frozen=True, repr=False)
+class Several:
+    """A question whose answer is a few numbers, each with a label.
+
+    `answer` and the mistakes return dicts from label to number; a mistake may hold only the
+    labels in which it shows. The other attributes are those of `Number`. The answer given may be
+    a dict, a Series or a one-row DataFrame with these labels in any order, or numbers alone in
+    the order of `answer`.
+    """
+
+    answer: Callable[[], dict[str, float]]
+    insight: str
+    mistakes: tuple[tuple[Callable[[], dict[str, float]], str], ...]
+    hints: tuple[str, ...]
+    tolerance: float = 0.005
+
+    def judge(self, given, hint):
+        """Return whether it is right, and what to say."""
+        values = self.answer()
+        numbers = _numbers(given, list(values))
+        wrong = self._differing(numbers, values)
+        if not wrong:
+            return True, self.insight
+        for mistake, explanation in self.mistakes:
+            if not self._differing(numbers, mistake()):
+                return False, explanation
+        slip = _slip(numbers[wrong[0]], values[wrong[0]], self.tolerance)
+        are = "is" if len(wrong) == 1 else "are"
+        return False, f"{_listed(wrong)} {are} not right. {slip or hint()}"
+
+    def _differing(self, numbers, values):
+        return [
+            label
+            for label, value in values.items()
+            if not _same(numbers[label], value, self.tolerance)
+        ]
+
+
+@dataclass(frozen=True, repr=False)
+class Choice:
+    """A question with one best answer of four.
+
+    Attributes
+    ----------
+    question : str
+    options : dict
+        Letter to text: ``{"a": "…", "b": "…", "c": "…", "d": "…"}``. Plain text, no equations.
+    right : str
+        The letter of the best one.
+    reasons : dict
+        Letter of each other option to why it is wrong.
+    insight : str
+        Said of the right one: why it is right.
+    """
+
+    question: str
+    options: dict[str, str]
+    right: str
+    reasons: dict[str, str]
+    insight: str
+
+    def judge(self, given, _hint):
+        """Return whether it is right, and what to say."""
+        letter = self._letter(given)
+        if letter == self.right:
+            return True, self.insight
+        return False, self.reasons[letter]
+
+    def _letter(self, given):
+        if isinstance(given, str):
+            text = given.strip().casefold()
+            for letter, option in self.options.items():
+                whole = (option.casefold(), f"{letter}) {option}".casefold())
+                if text.strip("().") == letter or text in whole:
+                    return letter
+        raise _Unfit(f"the answer is one of the letters {_listed(self.options)}, in quotes.")
+
+
+# ---------------------------------------------------------------------------------------------
+# Asking
 
 
 def q(name, answer):
@@ -38,94 +159,304 @@ def q(name, answer):
     ----------
     name : str
         The question's number, such as ``"00.1"``.
-    answer : number
-        Any kind of number, alone or in a Series or an array of one; ``...`` is no answer yet.
+    answer : number, or several, or text
+        A number of any kind, alone or in a Series or an array of one; where several are asked
+        for, a dict, a Series, a one-row DataFrame or a list; a letter where options are given.
+        ``...`` is no answer yet.
 
     Examples
     --------
     >>> q("00.1", ...)
     00.1 is not answered yet: put your answer in place of the three dots, and run the cell again.
     """
-    print(_verdict(name, answer))
+    with warnings.catch_warnings():
+        # A fit that is asked to go wrong on purpose warns, and that warning is not the learner's.
+        warnings.simplefilter("ignore")
+        print(_verdict(name, answer))
+
+
+def quiz(name):
+    """Show a question with four options; a click says at once whether it is right, and why.
+
+    Parameters
+    ----------
+    name : str
+        The question's number, such as ``"04.4"``.
+
+    Returns
+    -------
+    ipywidgets.VBox or None
+        None, and a line of text, if there is no such question or it has no options.
+    """
+    import ipywidgets as widgets
+
+    question = _find(name)
+    if not isinstance(question, Choice):
+        print(f"{name} has no options to choose from." if question else _unknown(name))
+        return None
+    choices = widgets.RadioButtons(
+        options=[(f"{letter}) {text}", letter) for letter, text in question.options.items()],
+        value=None,
+        layout={"width": "auto"},
+    )
+    words = widgets.HTML()
+
+    def say(change):
+        text = html.escape(_verdict(name, change["new"]))
+        words.value = f'<p role="status" style="margin:0">{text}</p>'
+
+    choices.observe(say, names="value")
+    return widgets.VBox([widgets.HTML(f"<b>{html.escape(question.question)}</b>"), choices, words])
+
+
+def in_words(name):
+    """Return the Markdown of a question with four options, for readers without a kernel.
+
+    Parameters
+    ----------
+    name : str
+        The question's number; it must be a `Choice`.
+
+    Returns
+    -------
+    str
+        The question, its options and, folded away, the right one with a reason for each other.
+    """
+    question = _find(name)
+    options = [f"- {letter}) {text}" for letter, text in question.options.items()]
+    reasons = [f"- {letter}) {reason}" for letter, reason in question.reasons.items()]
+    right = f"{question.right}) is right. {question.insight}"
+    answer = ["<details>", "<summary>Answer</summary>", "", right, "", *reasons, "", "</details>"]
+    return "\n".join([f"**{question.question}**", "", *options, "", *answer])
+
+
+def target(name):
+    """Draw what the figure that a task asks for should look like.
+
+    Parameters
+    ----------
+    name : str
+        The number of the figure's question or task, a key of its lesson's ``TARGETS``.
+    """
+    module = importlib.import_module(f"helpers.questions.lesson_{name[:2]}")
+    module.TARGETS[name]()
 
 
 def _verdict(name, answer):
-    if name not in QUESTIONS:
-        near = difflib.get_close_matches(str(name), QUESTIONS, 1, 0)[0]
-        return f"There is no question {name!r}. Did you mean {near!r}?"
+    question = _find(name)
+    if question is None:
+        return _unknown(name)
     if answer is ... or answer is None:
         return (
             f"{name} is not answered yet: put your answer in place of the three dots, and run the "
             "cell again."
         )
-    number, trouble = _number(answer)
-    if trouble:
-        return f"{name}: {trouble}"
-    question = QUESTIONS[name]
-    if _same(number, question.answer()):
-        return f"{name} is right. {question.insight}"
-    for mistake, explanation in question.mistakes:
-        if _same(number, mistake()):
-            return f"{name}: not yet. {explanation}"
-    hint = question.hints[min(_tries[name], len(question.hints) - 1)]
-    _tries[name] += 1
-    return f"{name}: not yet. {hint}"
-
-
-def _number(answer):
-    """The answer as a float, or what is wrong with its kind."""
-    if isinstance(answer, str | bytes | bool):
-        return None, f"a number is asked for, not {answer!r}; leave out quotes and units."
     try:
-        values = np.asarray(answer, dtype=float).ravel()
-    except (TypeError, ValueError):
-        return None, f"a number is asked for, not a {type(answer).__name__}."
+        right, text = question.judge(answer, lambda: _next_hint(name, question))
+    except _Unfit as trouble:
+        return f"{name}: {trouble}"
+    except Exception as error:
+        return f"{name} could not be checked here ({type(error).__name__}: {error})."
+    _note(name, right)
+    return f"{name} is right. {text}" if right else f"{name}: not yet. {text}"
+
+
+def _next_hint(name, question):
+    hint = question.hints[min(_hinted[name], len(question.hints) - 1)]
+    _hinted[name] += 1
+    return hint
+
+
+def _lessons():
+    """The numbers of the lessons that have questions."""
+    names = [module.name for module in pkgutil.iter_modules(questions.__path__)]
+    return sorted(name.removeprefix("lesson_") for name in names)
+
+
+def _questions(lesson):
+    return importlib.import_module(f"helpers.questions.lesson_{lesson}").QUESTIONS
+
+
+def _find(name):
+    lesson = str(name)[:2]
+    return _questions(lesson).get(name) if lesson in _lessons() else None
+
+
+def _unknown(name):
+    known = [question for lesson in _lessons() for question in _questions(lesson)]
+    near = difflib.get_close_matches(str(name), known, 1, 0)[0]
+    return f"There is no question {str(name)!r}. Did you mean {near!r}?"
+
+
+# ---------------------------------------------------------------------------------------------
+# Reading an answer
+
+
+class _Unfit(Exception):
+    """What is wrong with the kind of an answer, in words."""
+
+
+def _number(given):
+    """The answer as a float."""
+    if isinstance(given, str | bytes):
+        raise _Unfit(f"a number is asked for, not {given!r}; leave out quotes and units.")
+    if callable(given):
+        raise _Unfit("a number is asked for, not a function; put () behind its name to call it.")
+    kind = f"a number is asked for, and this is of type {type(given).__name__}."
+    try:
+        values = np.asarray(given)
+        if values.dtype.kind not in "iufO":
+            raise _Unfit(kind)
+        values = values.astype(float).ravel()
+    except Exception:  # an object may do anything when it is turned into an array
+        raise _Unfit(kind) from None
     if values.size != 1:
-        return None, f"one number is asked for, and this holds {values.size}."
+        raise _Unfit(f"one number is asked for, and this holds {values.size}.")
     if not np.isfinite(values[0]):
-        return None, f"the answer came out as {values[0]}; look for missing values on the way."
-    return float(values[0]), ""
+        raise _Unfit(f"the answer came out as {values[0]}; look for missing values on the way.")
+    return float(values[0])
 
 
-def _same(number, value):
-    return abs(number - value) <= TOLERANCE * abs(value)
+def _numbers(given, labels):
+    """The answer as a dict from label to float."""
+    found, numbers = _labelled(given, labels), {}
+    for label in labels:
+        if found[label] is ... or found[label] is None:
+            raise _Unfit(f"{label!r} is not answered yet.")
+        try:
+            numbers[label] = _number(found[label])
+        except _Unfit as trouble:
+            raise _Unfit(f"{label!r}: {trouble}") from None
+    return numbers
 
 
-def _scores():
-    return simulate.schools(30, 20, seed=3)["math_score"]
+def _labelled(given, labels):
+    """The entries of an answer by the question's labels."""
+    if isinstance(given, pd.DataFrame):
+        if 1 not in given.shape:
+            rows, columns = given.shape
+            raise _Unfit(f"one row is asked for, and this table is {rows} by {columns}.")
+        given = given.iloc[0] if len(given) == 1 else given.iloc[:, 0]
+    if isinstance(given, pd.Series) and not isinstance(given.index, pd.RangeIndex):
+        given = dict(zip(given.index, given, strict=True))
+    if isinstance(given, Mapping):
+        by_name = {_plain(label): value for label, value in given.items()}
+        for label in labels:
+            if _plain(label) not in by_name:
+                raise _Unfit(f"there is no entry {label!r}; it takes {_listed(labels)}.")
+        return {label: by_name[_plain(label)] for label in labels}
+    try:
+        values = list(given) if isinstance(given, list | tuple) else list(np.ravel(given))
+    except Exception:
+        raise _Unfit(
+            f"numbers are asked for, and this is of type {type(given).__name__}."
+        ) from None
+    if len(values) != len(labels):
+        raise _Unfit(f"numbers are asked for {_listed(labels)}, and this holds {len(values)}.")
+    return dict(zip(labels, values, strict=True))
 
 
-def _school_means():
-    data = simulate.schools(30, 20, seed=3)
-    return data.groupby("school_id")["math_score"].mean()
+def _plain(label):
+    return str(label).strip().casefold()
 
 
-QUESTIONS = {
-    "00.1": Question(
-        answer=lambda: _school_means().std(),
-        insight=(
-            "Schools differ by about this much on average; how much of it is chance is a question "
-            "for lessons 02 and 03."
-        ),
-        mistakes=(
-            (lambda: _school_means().var(), "That is the variance; the question asks for the SD."),
-            (
-                lambda: _scores().std(),
-                "You took the SD over 600 students; the question asks for that of 30 schools.",
-            ),
-            (
-                lambda: _school_means().std() / np.sqrt(30),
-                "That is the standard error of the average school, the SD divided by √30.",
-            ),
-            (
-                lambda: _school_means().mean(),
-                "That is the average of the 30 means; the question asks how far they lie apart.",
-            ),
-        ),
-        hints=(
-            "First a mean for each school, then one SD over the means.",
-            'A mean for each school: schools.groupby("school_id")["math_score"].mean().',
-            "Put .std() behind the 30 means.",
-        ),
-    ),
-}
+def _listed(names):
+    *first, last = [repr(name) for name in names]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _same(number, value, tolerance):
+    return bool(abs(number - value) <= max(tolerance * abs(value), 1e-12))
+
+
+def _slip(number, value, tolerance):
+    """What the digits alone tell of a wrong number: sign, percentage, rounding; "" if nothing."""
+    if _same(-number, value, tolerance):
+        return "The size is right and the sign is not."
+    if _same(number / 100, value, tolerance):
+        return "That is 100 times too large: a share is not a percentage."
+    if _same(number * 100, value, tolerance):
+        return "That is 100 times too small: a percentage is not a share."
+    if number in (float(f"{value:.1g}"), float(f"{value:.2g}")):
+        return "That is rounded too far; give three digits or more."
+    return ""
+
+
+# ---------------------------------------------------------------------------------------------
+# Progress
+
+
+def progress():
+    """Return how many questions of each lesson have been answered on this machine.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns lesson, passed and of; a row for each lesson with questions.
+    """
+    noted = _noted()
+    rows = []
+    for lesson in _lessons():
+        names = _questions(lesson)
+        passed = sum(noted[name]["passed"] for name in names if name in noted)
+        rows.append((lesson, passed, len(names)))
+    return pd.DataFrame(rows, columns=["lesson", "passed", "of"])
+
+
+def summary(lesson):
+    """Print which questions of a lesson have been answered: text to keep or to hand in.
+
+    Parameters
+    ----------
+    lesson : str
+        Such as ``"05"``.
+    """
+    lesson = str(lesson).zfill(2)
+    if lesson not in _lessons():
+        print(f"There are no questions of lesson {lesson!r}; there are: {', '.join(_lessons())}.")
+        return
+    noted, names = _noted(), _questions(lesson)
+    lines, passed = [], 0
+    for name in names:
+        note = noted.get(name, {"tries": 0, "passed": False})
+        passed += note["passed"]
+        tries = f"{note['tries']} {'try' if note['tries'] == 1 else 'tries'}"
+        lines.append(f"  {name}  {'right' if note['passed'] else 'open '}  {tries}")
+    print(f"Lesson {lesson}: {passed} of {len(names)} right.", *lines, sep="\n")
+    print("Noted on this machine only; nothing is sent anywhere.")
+
+
+def _file():
+    """Where progress is kept; None for nowhere."""
+    named = os.environ.get("COURSE_PROGRESS")
+    if named == "off":
+        return None
+    return Path(named) if named else Path(__file__).resolve().parent.parent / ".progress.json"
+
+
+def _noted():
+    """A dict from question to its tries (up to the right answer) and whether it was passed."""
+    if path := _file():
+        # A file that is missing or damaged counts as none.
+        with contextlib.suppress(Exception):
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return {
+                name: {"tries": int(note["tries"]), "passed": bool(note["passed"])}
+                for name, note in stored.items()
+            }
+    return dict(_session)
+
+
+def _note(name, right):
+    noted = _noted()
+    before = noted.get(name, {"tries": 0, "passed": False})
+    if before["passed"]:
+        return
+    noted[name] = _session[name] = {"tries": before["tries"] + 1, "passed": right}
+    if path := _file():
+        draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+        with contextlib.suppress(OSError):
+            draft.write_text(json.dumps(noted, indent=1, sort_keys=True), encoding="utf-8")
+            os.replace(draft, path)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The questions of the exercises, a file a lesson; `helpers.check` asks them."""
