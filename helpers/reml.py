@@ -41,7 +41,7 @@ FEW_REPLICATES = 50  # not worth a second thread
 FEW_GROUPS = 15  # below this a second valley is common enough to look for it always
 THREADS = 1 if sys.platform == "emscripten" else 2
 BATCH = 262_144  # groups × replicates that one thread holds at once
-BLOCK = 16_384  # groups × replicates computed at once: what stays in the processor's cache
+BLOCK = 32_768  # groups × replicates computed at once: what stays in the processor's cache
 
 
 # ---------------------------------------------------------------------------------- 1. reduce
@@ -155,7 +155,7 @@ def _reduce_design(X, Z, groups):
 
 def _reduce_response(Y, design):
     """Rotate the replicates Y (R, n) as the rows of the design."""
-    return _joined([_rotate(Y[i], design) for i in _slices(len(Y), 8 * BLOCK // Y.shape[1])])
+    return _joined([_rotate(Y[i], design) for i in _slices(len(Y), 4 * BLOCK // Y.shape[1])])
 
 
 def _rotate(Y, design):
@@ -470,11 +470,11 @@ def _moments(design, response):
     S = np.einsum("klj,kmj->lmj", Z, Z)
     weight = 1 / (1 + np.trace(S) / q) ** 2
     sigma2 = response.ss_within / design.df_within
-    observed = np.empty((len(sigma2), q, q))
+    observed = np.empty((q, q, len(sigma2)))
     for i in _slices(len(sigma2), BLOCK // len(weight)):
         Zr = np.einsum("klj,kjr->ljr", Z * np.sqrt(weight), y[..., i])
-        observed[i] = np.einsum("ljr,mjr->rlm", Zr, Zr)
-    observed /= sigma2[:, None, None]
+        np.einsum("ljr,mjr->lmr", Zr, Zr, out=observed[..., i])
+    observed = np.moveaxis(observed / sigma2, -1, 0)
     system = np.einsum("j,lmj,kij->lkmi", weight, S, S).reshape(q * q, q * q)
     excess = (observed - S @ weight).reshape(-1, q * q)
     psi = np.linalg.lstsq(system, excess.T, rcond=None)[0].T.reshape(-1, q, q)
