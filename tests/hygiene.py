@@ -16,13 +16,15 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
+import practice
 import prose
 from allowed import ALLOWED, WIDGET
 
 # Rendering drops a widget's output, so a widget is known by the call that makes it.
 # In helpers.explore, functions in lower case make widgets, all but `stills`, which draws on paper.
 MAKES_WIDGET = re.compile(
-    r"\binteract\w*\(|\b\w*Slider\(|\bwidgets\.\w+\(|\bexplore\.(?!stills\()[a-z]\w*\("
+    r"\binteract\w*\(|\b\w*Slider\(|\bwidgets\.\w+\(|\bexplore\.(?!stills\()[a-z]\w*\(|"
+    r"\bcheck\.quiz\("
 )
 # Filler that tells a reader who is stuck that they should not be.
 FILLERS = re.compile(
@@ -156,13 +158,17 @@ def tags_allowed(notebook):
 
 
 def widgets_still(notebook):
-    """After a widget, the next code cell draws the same: all that GitHub, print and nbval see."""
+    """After a widget, the next code cell draws the same: all that GitHub, print and nbval see.
+
+    A quiz stands in words before it instead.
+    """
     following = [cell for _, cell in notebook.code[1:]] + [None]
     return [
         f"{where}: shows a widget, and the next code cell has no figure; draw there the same at "
         "three settings"
         for (where, cell), after in zip(notebook.code, following, strict=True)
-        if shows_widget(cell) and not (after and has_picture(after))
+        if shows_widget(cell)
+        if "check.quiz(" not in cell.source and not (after and has_picture(after))
     ]
 
 
@@ -547,7 +553,14 @@ def notation_listed(notebook, listed):
     ]
 
 
-TEXT_RULES = (plain_markdown, headings_in_order, dollars_pair, sober_prose, links_lead_somewhere)
+TEXT_RULES = (
+    plain_markdown,
+    headings_in_order,
+    dollars_pair,
+    sober_prose,
+    links_lead_somewhere,
+    practice.quiz_in_words,
+)
 RUN_RULES = (
     executed,
     no_errors,
@@ -566,8 +579,8 @@ LESSON_RULES = (widgets_still, opening, length, predict_and_trap, closing)
 # By the folder a notebook lies in.
 RULES = {
     "notebooks": RUN_RULES + TEXT_RULES + SHOWN_RULES + LESSON_RULES,
-    "solutions": RUN_RULES + TEXT_RULES + SHOWN_RULES,
-    "exercises": RUN_RULES + TEXT_RULES,
+    "solutions": RUN_RULES + TEXT_RULES + SHOWN_RULES + practice.SOLUTION_RULES,
+    "exercises": RUN_RULES + TEXT_RULES + practice.EXERCISE_RULES,
 }
 
 
