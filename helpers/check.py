@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import pkgutil
+import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ import pandas as pd
 
 from helpers import questions
 
+WIDTH = 95  # characters a line, as wide as a page without a kernel shows without scrolling
 _session = {}  # what has been answered since Python started, for where no file can be kept
 _hinted = Counter()
 
@@ -172,7 +174,8 @@ def q(name, answer):
     with warnings.catch_warnings():
         # A fit that is asked to go wrong on purpose warns, and that warning is not the learner's.
         warnings.simplefilter("ignore")
-        print(_verdict(name, answer))
+        text = _verdict(name, answer)
+    print(textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False))
 
 
 def quiz(name):

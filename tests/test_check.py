@@ -33,8 +33,11 @@ def fresh(monkeypatch):
 
 
 def said(capsys, name, answer):
+    """The message in one line, with its newline."""
     assert check.q(name, answer) is None
-    return capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= check.WIDTH for line in lines)
+    return " ".join(lines) + "\n"
 
 
 def mistaken(question, mistake):
