@@ -197,6 +197,7 @@ def quiz(name):
     if not isinstance(question, Choice):
         print(f"{name} has no options to choose from." if question else _unknown(name))
         return None
+    asked = widgets.HTML(_paragraph(f"<b>{html.escape(question.question)}</b>"))
     choices = widgets.RadioButtons(
         options=[(f"{letter}) {text}", letter) for letter, text in question.options.items()],
         value=None,
@@ -205,11 +206,14 @@ def quiz(name):
     words = widgets.HTML()
 
     def say(change):
-        text = html.escape(_verdict(name, change["new"]))
-        words.value = f'<p role="status" style="margin:0">{text}</p>'
+        words.value = _paragraph(html.escape(_verdict(name, change["new"])), ' role="status"')
 
     choices.observe(say, names="value")
-    return widgets.VBox([widgets.HTML(f"<b>{html.escape(question.question)}</b>"), choices, words])
+    return widgets.VBox([asked, choices, words])
+
+
+def _paragraph(text, attributes=""):
+    return f'<p{attributes} style="margin:0; line-height:1.5">{text}</p>'
 
 
 def in_words(name):

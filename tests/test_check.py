@@ -339,7 +339,7 @@ def test_the_example_of_the_docstring():
 
 def test_a_click_says_whether_it_is_right(toy):
     question, choices, words = check.quiz("99.3").children
-    assert question.value == "<b>Which?</b>"
+    assert "<b>Which?</b>" in question.value
     assert choices.value is None and words.value == ""
     assert [text for text, _ in choices.options][1] == "b) two < three"
     choices.value = "b"
