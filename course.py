@@ -3,6 +3,7 @@
     python3 course.py lab       open the course in JupyterLab
     python3 course.py test      run every test and every notebook
     python3 course.py render    run notebooks and store what they show
+    python3 course.py site      build the course as web pages
     python3 course.py bench     measure the engine beside other fitters
     python3 course.py doctor    say whether this machine will do
 
@@ -43,12 +44,18 @@ LOCK = ROOT / "requirements.txt"
 NOTEBOOKS = ROOT / "notebooks"
 FIRST_NOTEBOOK = NOTEBOOKS / "00-start-here.ipynb"
 
+SITE = ROOT / "_site"
+SITE_LOCK = ROOT / "site" / "requirements.txt"
+
 STAMP = "course-stamp.txt"
+SITE_STAMP = "site-stamp.txt"
 UNFINISHED = "unfinished"
 OLDEST, TOO_NEW = (3, 11), (3, 15)
 INSTALL_GB = 1.2
 CELL_SECONDS = 120
 WINDOWS = os.name == "nt"
+# Checks of answers note a learner's progress; a run of the whole course is nobody's.
+NOBODY = {"COURSE_PROGRESS": "off"}
 
 # What a learner may have set for other work and would change, or break, what runs here.
 NOT_OURS = {
@@ -502,12 +509,12 @@ def course_environment(installing=False):
     return env
 
 
-def run_in_venv(*arguments, cwd=None):
+def run_in_venv(*arguments, cwd=None, **variables):
     """Run the Python of .venv; Ctrl-C is the child's to answer. Its exit code."""
     child = subprocess.Popen(
         [str(venv_python()), *map(str, arguments)],
         cwd=cwd and str(cwd),
-        env=course_environment(),
+        env={**course_environment(), **variables},
     )
     with stopped_at_last(child):
         while True:
@@ -587,7 +594,7 @@ def check_port(port):
 def test(arguments):
     """run every test and every notebook; the rest of the line goes to pytest"""
     ensure_packages()
-    return run_in_venv("-m", "pytest", *pytest_arguments(arguments), cwd=ROOT)
+    return run_in_venv("-m", "pytest", *pytest_arguments(arguments), cwd=ROOT, **NOBODY)
 
 
 def pytest_arguments(arguments):
@@ -607,7 +614,7 @@ def pytest_arguments(arguments):
 def render(arguments):
     """run notebooks and store what they show: all, or those named (04, a path)"""
     ensure_packages()
-    return run_in_venv(__file__, "--inside", "render", *arguments)
+    return run_in_venv(__file__, "--inside", "render", *arguments, **NOBODY)
 
 
 def render_inside(arguments):
@@ -751,7 +758,21 @@ def prepared(notebook):
 
 
 def execute(notebook, target, state):
-    """Run all cells in place; None, or what went wrong and where."""
+    """Run all cells in place and keep what can be stored; None, or what went wrong and where."""
+    metadata = {key: dict(value) for key, value in notebook.metadata.items()}
+    problem = run_cells(notebook, target, state)
+    if problem:
+        return problem
+    notebook.metadata.clear()
+    notebook.metadata.update(metadata)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = settled(cell.outputs)
+    return None
+
+
+def run_cells(notebook, target, state):
+    """Run all cells in place, widgets and all; None, or what went wrong and where."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
@@ -760,7 +781,6 @@ def execute(notebook, target, state):
         if state["stop"]:
             raise RuntimeError("stopped")
 
-    metadata = {key: dict(value) for key, value in notebook.metadata.items()}
     # An exercise may be the first in its folder.
     target.parent.mkdir(parents=True, exist_ok=True)
     client = NotebookClient(
@@ -781,11 +801,6 @@ def execute(notebook, target, state):
         return f"{where(client)}: {type(error).__name__}: {first_line(error)}"
     finally:
         del state["running"][shown(target)]
-    notebook.metadata.clear()
-    notebook.metadata.update(metadata)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = settled(cell.outputs)
     return None
 
 
@@ -925,6 +940,64 @@ def is_answered(path):
         return notebook["metadata"]["course"]["made_as"] != fingerprint(notebook)
     except (ValueError, KeyError, TypeError):
         return True
+
+
+# ── site ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def site(arguments):
+    """build the course as web pages in _site; --serve shows them on this machine"""
+    parser = argparse.ArgumentParser(prog="course.py site", description=site.__doc__)
+    parser.add_argument("--serve", action="store_true", help="show the pages until Ctrl-C")
+    parser.add_argument("--port", type=int, default=0, help="where; any free port without it")
+    parser.add_argument("--links", action="store_true", help="try the links that lead elsewhere")
+    parser.add_argument("--out", default=str(SITE), help="the folder to build into")
+    options = parser.parse_args(arguments)
+    ensure_packages()
+    ensure_site_packages()
+    builder = ROOT / "site" / "build.py"
+    code = run_in_venv(builder, "--out", options.out, cwd=ROOT, **NOBODY)
+    if options.links and not code:
+        code = run_in_venv(ROOT / "site" / "audit.py", options.out, cwd=ROOT)
+    if options.serve and not code:
+        serve(options.out, options.port)
+    return code
+
+
+def ensure_site_packages():
+    """Add what builds the site to .venv. No other command needs it; the lock's versions agree."""
+    stamp = VENV / SITE_STAMP
+    wanted = hashlib.sha256(SITE_LOCK.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text(encoding="ascii") == wanted:
+        return
+    print("Installing what builds the site (once; a minute).", flush=True)
+    fill = ["uv", "pip", "install", "--python", str(venv_python())]
+    if not works("uv"):
+        fill = [str(venv_python()), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
+        fill.append("--disable-pip-version-check")
+    output = run_installers(time.monotonic(), [*fill, *lock_options(SITE_LOCK)])
+    if output and "No module named pip" in output:
+        raise Trouble("The packages were installed by uv, which is gone. Install uv and try again.")
+    if output:
+        raise Trouble(explain(output))
+    stamp.write_text(wanted, encoding="ascii")
+
+
+def serve(folder, port):
+    """Show a folder to this machine's browsers until Ctrl-C."""
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    class Pages(SimpleHTTPRequestHandler):
+        def log_message(self, *ignored):
+            """No line for each file."""
+
+    if port:
+        check_port(port)
+    with ThreadingHTTPServer(("127.0.0.1", port), partial(Pages, directory=folder)) as server:
+        print(f"http://localhost:{server.server_port}/ (end with Ctrl-C)", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 # ── bench ───────────────────────────────────────────────────────────────────────────────────────
@@ -1100,7 +1173,7 @@ def check_widget(ran):
 
 # ── The command line ────────────────────────────────────────────────────────────────────────────
 
-COMMANDS = {command.__name__: command for command in (lab, test, render, bench, doctor)}
+COMMANDS = {command.__name__: command for command in (lab, test, render, site, bench, doctor)}
 INSIDE = {"render": render_inside, "doctor": doctor_inside}
 
 

@@ -54,7 +54,7 @@ def ran(folder, monkeypatch):
     """Record what would run in .venv, with the packages taken for installed."""
     lines = []
     monkeypatch.setattr(course, "ensure_packages", lambda: None)
-    monkeypatch.setattr(course, "run_in_venv", lambda *line, cwd=None: lines.append(line) or 0)
+    monkeypatch.setattr(course, "run_in_venv", lambda *line, **settings: lines.append(line) or 0)
     return lines
 
 

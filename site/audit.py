@@ -1,0 +1,94 @@
+"""Look through a built site for what would fail a reader: a link, a picture, an address abroad."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+SHORTEST_ALT = 20
+# What a page fetches by itself, as opposed to what a reader may follow.
+FETCHED = {("img", "src"), ("script", "src"), ("source", "src"), ("link", "href")}
+# Says where a page belongs; nothing is fetched.
+NOT_FETCHED = {"canonical", "next", "prev", "search", "index", "author"}
+
+
+@dataclass
+class Page(HTMLParser):
+    """What a page holds: its anchors, what it fetches, links to, and shows without words."""
+
+    path: object
+    ids: list = field(default_factory=list)
+    fetched: list = field(default_factory=list)
+    links: list = field(default_factory=list)
+    wordless: list = field(default_factory=list)
+    levels: list = field(default_factory=list)
+
+    def __post_init__(self):
+        super().__init__()
+        self.feed(self.path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if "id" in given:
+            self.ids.append(given["id"])
+        for name in {"src", "href"} & given.keys():
+            relation = set((given.get("rel") or "").split())
+            is_fetched = (tag, name) in FETCHED and not relation & NOT_FETCHED
+            (self.fetched if is_fetched else self.links).append(given[name] or "")
+        if tag == "img" and len(given.get("alt") or "") < SHORTEST_ALT:
+            self.wordless.append(given.get("src", ""))
+        if re.fullmatch("h[1-6]", tag):
+            self.levels.append(int(tag[1]))
+
+
+def complaints(built):
+    """One line for each fault of the site in this folder."""
+    pages = {path.resolve(): Page(path) for path in sorted(built.rglob("*.html"))}
+    found = []
+    for path, page in pages.items():
+        name = path.relative_to(built.resolve()).as_posix()
+        found += [f"{name}: {text}" for text in faults(page, pages)]
+    return found
+
+
+def faults(page, pages):
+    for address in page.fetched:
+        if urlsplit(address).netloc:
+            yield f"fetches {address} from elsewhere"
+    for address in page.fetched + page.links:
+        reason = broken(address, page, pages)
+        if reason:
+            yield f"{address} {reason}"
+    for name, count in Counter(page.ids).items():
+        if count > 1:
+            yield f"the label {name} is there {count} times"
+    for source in page.wordless:
+        yield f"the picture {source[:60]} says nothing to those who can't see it"
+
+
+def broken(address, page, pages):
+    """What is wrong with an address within the site; "" for nothing, and for any other."""
+    parts = urlsplit(address)
+    if parts.scheme or parts.netloc:
+        return ""
+    target = page.path.parent / unquote(parts.path) if parts.path else page.path
+    target = target.resolve()
+    if target.is_dir():
+        target = target / "index.html"
+    if not target.exists():
+        return "leads nowhere"
+    fragment = unquote(parts.fragment)
+    if fragment and target in pages and fragment not in pages[target].ids:
+        return "leads to no place on that page"
+    return ""
+
+
+def outside(built):
+    """Addresses elsewhere to which pages link, each with the pages that do."""
+    found = {}
+    for path in sorted(built.rglob("*.html")):
+        for address in Page(path).links:
+            if urlsplit(address).scheme in ("http", "https"):
+                found.setdefault(address, []).append(path.relative_to(built).as_posix())
+    return found

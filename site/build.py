@@ -1,0 +1,347 @@
+"""Build the course's site: `python3 course.py site` runs this with the course's packages.
+
+A page shows the outputs that are stored in its notebook. Notebooks that make widgets are run here,
+in memory, because a flipbook's frames are nowhere else; should any other output differ from the
+stored one, the build fails. (That the other notebooks still give what they store is what
+`python3 course.py test` says.)
+
+What the site is made of is gathered in dist/site/source, with the paths it has in the repository,
+so that links lead to the same places in both. The built site replaces _site only when it is whole.
+"""
+
+import argparse
+import base64
+import copy
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import audit
+
+import course
+
+ROOT = course.ROOT
+SITE = ROOT / "site"
+WORK = ROOT / "dist" / "site"
+VIEW = "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
+MAKES_WIDGETS = re.compile(r"\bexplore\.|\bipywidgets\b")
+# These cells are exempt from comparison in the tests, too; tests/allowed.py says why.
+NOT_COMPARED = "nbval-ignore-output"
+LIVE = (
+    '<p class="course-live">Here are sliders and a picture that follows them. They need Python: '
+    "open this notebook in JupyterLab to move them. Without it, read on: next comes the same "
+    "picture at settings side by side.</p>"
+)
+
+
+# ── What the pages load ─────────────────────────────────────────────────────────────────────────
+
+
+def package(name):
+    """The folder of a package of vendor.toml, fetched unless it is there."""
+    with open(SITE / "vendor.toml", "rb") as file:
+        entry = tomllib.load(file)[name]
+    cache = WORK / "vendor"
+    folder = cache / f"{name.replace('/', '-').lstrip('@')}-{entry['version']}"
+    if not folder.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        draft = folder.with_suffix(".draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        with tarfile.open(fetch(name, entry, cache)) as archive:
+            archive.extractall(draft, filter="data")
+        draft.rename(folder)
+    return folder / "package", entry
+
+
+def fetch(name, entry, cache):
+    """The package's archive as npm's registry has it, if it is what was pinned."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise course.Trouble(
+            "The site's scripts come from npm, and there is none here. Install Node.js and run "
+            "this again."
+        )
+    wanted = [npm, "pack", "--silent", "--pack-destination", cache, f"{name}@{entry['version']}"]
+    done = subprocess.run(wanted, capture_output=True, text=True, cwd=cache)
+    if done.returncode:
+        raise course.Trouble(f"npm could not fetch {name}: {course.last_line(done.stderr)}")
+    archive = cache / course.last_line(done.stdout)
+    found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode("ascii")
+    if found != entry["sha512"]:
+        archive.unlink()
+        raise course.Trouble(f"{name} {entry['version']} is not the package that vendor.toml pins.")
+    return archive
+
+
+def vendor(static):
+    """Put what the pages load into the site's static folder."""
+    for name in tomllib.loads((SITE / "vendor.toml").read_text(encoding="utf-8")):
+        folder, entry = package(name)
+        for path in entry["files"] if "to" in entry else []:
+            target = static / entry["to"] / path.removeprefix("dist/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy_any = shutil.copytree if (folder / path).is_dir() else shutil.copy2
+            copy_any(folder / path, target)
+            for mend in entry.get("mend", []):
+                text = target.read_text(encoding="utf-8")
+                if mend["old"] not in text:
+                    raise course.Trouble(f"vendor.toml mends what is not in {name}: {mend['old']}")
+                target.write_text(text.replace(mend["old"], mend["new"]), encoding="utf-8")
+
+
+# ── Notebooks ───────────────────────────────────────────────────────────────────────────────────
+
+
+def put_notebook(path, target):
+    """Copy a notebook, with its widgets alive where it makes any; complaints."""
+    stored = nbformat.read(path, as_version=4)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not any(c.cell_type == "code" and MAKES_WIDGETS.search(c.source) for c in stored.cells):
+        shutil.copy2(path, target)
+        return []
+    ran = course.prepared(copy.deepcopy(stored))
+    problem = course.run_cells(ran, path, {"running": {}, "stop": False})
+    if problem:
+        return [f"{course.shown(path)}, {problem}"]
+    complaints = [f"{course.shown(path)}, {text}" for text in differences(stored, ran)]
+    nbformat.write(with_widgets(stored, ran), target)
+    return complaints
+
+
+def differences(stored, ran):
+    """Where outputs differ, but for pictures: their bytes depend on the machine."""
+    return [
+        f"cell {number}: a run gives another output than the one stored; look into it, then "
+        "python3 course.py render"
+        for number, (before, after) in enumerate(zip(stored.cells, ran.cells, strict=True), 1)
+        if before.cell_type == "code"
+        and NOT_COMPARED not in before.metadata.get("tags", [])
+        and comparable(before.outputs) != comparable(course.settled(after.outputs))
+    ]
+
+
+def comparable(outputs):
+    texts = copy.deepcopy(outputs)
+    for output in texts:
+        output.pop("execution_count", None)
+        if "image/png" in output.get("data", {}):
+            output["data"]["image/png"] = "a picture"
+    return json.dumps(texts, sort_keys=True)
+
+
+def with_widgets(stored, ran):
+    """The stored notebook plus the widgets that move without Python, and a word for the others."""
+    state = ran.metadata.get("widgets", {}).get(STATE, {"state": {}})
+    kept = set()
+    for before, after in zip(stored.cells, ran.cells, strict=True):
+        for output in after.get("outputs", []):
+            if VIEW not in output.get("data", {}):
+                continue
+            models = connected(state["state"], output["data"][VIEW]["model_id"])
+            moves = any(state["state"][model]["model_name"] == "LinkModel" for model in models)
+            output["data"] = (
+                {VIEW: output["data"][VIEW]} if moves else {"text/html": LIVE, "text/plain": ""}
+            )
+            output.pop("execution_count", None)
+            before.outputs.append(nbformat.v4.new_output("display_data", output["data"]))
+            kept |= models if moves else set()
+    if kept:
+        models = {name: model for name, model in state["state"].items() if name in kept}
+        stored.metadata["widgets"] = {STATE: {**state, "state": models}}
+    return stored
+
+
+def connected(models, start):
+    """The ids of a widget's models: its parts, and the links between two of them."""
+    found, left = set(), {start}
+    while left:
+        found |= left
+        left = {name for one in left for name in mentioned(models[one])} - found
+        for name, model in models.items():
+            if "Link" in model["model_name"] and mentioned(model) <= found:
+                left |= {name} - found
+    return found
+
+
+def mentioned(model):
+    return set(re.findall(r'"IPY_MODEL_(\w+)"', json.dumps(model["state"])))
+
+
+# ── Pages gathered from lessons ─────────────────────────────────────────────────────────────────
+
+
+def section(notebook, heading):
+    """The text under a heading of the second level, over all text cells; "" without one."""
+    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return found.group(1).strip() if found else ""
+
+
+def references(lessons):
+    """A page of all works cited, each once, with the lessons that cite it."""
+    works = {}
+    for path, notebook in lessons.items():
+        for text in re.split(r"^- ", section(notebook, "References"), flags=re.MULTILINE)[1:]:
+            text = " ".join(text.split())
+            doi = re.search(r"10\.\d{4,}/[^\s>)]+", text)
+            key = doi.group().lower().rstrip(".") if doi else text[:40]
+            works.setdefault(key, (text, []))[1].append(f"[{path.name[:2]}](notebooks/{path.name})")
+    lines = [
+        f"- {text} — lesson{'s' * (len(where) > 1)} {', '.join(where)}"
+        for text, where in sorted(works.values(), key=lambda work: work[0].casefold())
+    ]
+    return "\n".join(["# References", "", "What the lessons cite, and where.", "", *lines, ""])
+
+
+def glossary(lessons):
+    """The glossary of the last lesson as a page of its own."""
+    path, text = next(
+        (path, text)
+        for path, notebook in reversed(lessons.items())
+        if (text := section(notebook, "Glossary"))
+    )
+    text = re.sub(r"\]\((\d\d-[\w-]+\.ipynb)", r"](notebooks/\1", text)
+    text = text.replace("this one", f"[{path.name[:2]}](notebooks/{path.name})")
+    return f"# Glossary\n\n{text}\n"
+
+
+def with_contents(home):
+    """The home page with its lists of notebooks, each with its number; empty lists go."""
+
+    def listed(found):
+        paths = sorted((ROOT / found[2]).glob("*.ipynb"))
+        entries = [f"{path.name[:2]} {title(path)} <{found[2]}/{path.stem}>" for path in paths]
+        return found[1] + "\n".join(entries) + "\n```\n" if entries else ""
+
+    return re.sub(r"(```\{toctree\}[^`]*\n)(notebooks.*)/\*\n```\n", listed, home)
+
+
+def title(path):
+    first = nbformat.read(path, as_version=4).cells[0].source
+    return first.splitlines()[0].removeprefix("# ")
+
+
+# ── The build ───────────────────────────────────────────────────────────────────────────────────
+
+
+def gather(source):
+    """All that Sphinx reads; complaints."""
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(SITE, source, ignore=shutil.ignore_patterns("*.py", "*.toml", "*.txt"))
+    shutil.copy2(SITE / "conf.py", source)
+    shutil.copy2(ROOT / "README.md", source)
+    (source / "data").mkdir()
+    shutil.copy2(ROOT / "data" / "README.md", source / "data")
+    vendor(source / "_static")
+    paths = [
+        path
+        for folder in ("", "exercises", "solutions")
+        for path in sorted((ROOT / "notebooks" / folder).glob("*.ipynb"))
+    ]
+    lessons = {
+        path: nbformat.read(path, as_version=4) for path in paths if path.parent.name == "notebooks"
+    }
+    (source / "references.md").write_text(references(lessons), encoding="utf-8")
+    (source / "glossary.md").write_text(glossary(lessons), encoding="utf-8")
+    home = (source / "index.md").read_text(encoding="utf-8")
+    (source / "index.md").write_text(with_contents(home), encoding="utf-8")
+    with ThreadPoolExecutor(2) as pool:
+        done = pool.map(put_notebook, paths, (source / path.relative_to(ROOT) for path in paths))
+        return [complaint for complaints in done for complaint in complaints]
+
+
+def sphinx(source, built):
+    """Whether Sphinx had nothing to complain of; what it says goes to the terminal."""
+    command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--jobs", "2"]
+    command += ["--fresh-env", "--builder", "html", "--doctree-dir", WORK / "doctrees"]
+    return subprocess.run([*command, source, built], cwd=ROOT).returncode == 0
+
+
+def lighten(built):
+    """Make pages light to load: pictures without loss in a smaller format, icons that are used."""
+    pictures = sorted((built / "_images").glob("*.png"))
+    with ThreadPoolExecutor(2) as pool:
+        sizes = pool.map(make_webp, pictures)
+        smaller = {path.name: size for path, size in zip(pictures, sizes, strict=True)}
+    for page in built.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(re.sub(r"<img\b[^>]*>", lambda m: sized(m[0], smaller), text), "utf-8")
+    icons(built)
+
+
+def make_webp(path):
+    """Put a WebP without loss in a picture's place; its width and height."""
+    with Image.open(path) as picture:
+        picture.convert("RGBA").save(path.with_suffix(".webp"), lossless=True, quality=50)
+    path.unlink()
+    return picture.size
+
+
+def sized(tag, smaller):
+    """An <img> that names the smaller file, and its size, so that text does not jump."""
+    name = re.search(r'_images/([^"/]+\.png)"', tag)
+    if not name:
+        return tag
+    width, height = smaller[name[1]]
+    tag = tag.replace(name[1], name[1].removesuffix("png") + "webp")
+    return tag.replace("<img", f'<img loading="lazy" width="{width}" height="{height}"')
+
+
+def icons(built):
+    """Of the theme's two thousand icons, keep those that some page or script names."""
+    path = built / "_static" / "scripts" / "fontawesome.js"
+    files = [*built.rglob("*.html"), *(built / "_static").rglob("*.js")]
+    texts = (file.read_text(encoding="utf-8") for file in files if file != path)
+    used = {name for text in texts for name in re.findall(r"fa-([a-z0-9-]+)", text)}
+    drawing = r'"([a-z0-9-]+)":\[\d+,\d+,\[[^\]]*\],"[0-9a-f]+",(?:"[^"]*"|\[[^\]]*\])\],?'
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(drawing, lambda m: m[0] if m[1] in used else "", whole), "utf-8")
+    static = built / "_static"
+    for spare in [*static.glob("*/*.map"), *static.glob("*macros.html")]:
+        spare.unlink()
+
+
+def build(out):
+    """Build the site; the number of complaints, each printed."""
+    built = WORK / "built"
+    shutil.rmtree(built, ignore_errors=True)
+    complaints = gather(WORK / "source")
+    if not sphinx(WORK / "source", built):
+        complaints.append("Sphinx gave warnings (above)")
+    else:
+        lighten(built)
+        complaints += audit.complaints(built)
+    for complaint in complaints:
+        print(course.mark(False), complaint)
+    if not complaints:
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(built, out)
+        print(course.mark(True), f"{course.shown(out)}: {len(list(out.rglob('*.html')))} pages")
+    return len(complaints)
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(prog="course.py site", description=course.site.__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "_site", help="the folder to build into")
+    options = parser.parse_args(arguments)
+    try:
+        return int(build(options.out.resolve()) > 0)
+    except course.Trouble as trouble:
+        print(trouble, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
