@@ -243,10 +243,13 @@ def target(name):
     Parameters
     ----------
     name : str
-        The number of the figure's question or task, a key of its lesson's ``TARGETS``.
+        The number that the task gives, a key of ``TARGETS`` in its lesson's questions.
     """
-    module = importlib.import_module(f"helpers.questions.lesson_{name[:2]}")
-    module.TARGETS[name]()
+    draw = _targets(str(name)[:2]).get(name)
+    if draw is None:
+        print(f"There is no figure to aim at for {name!r}.")
+        return
+    draw()
 
 
 def _verdict(name, answer):
@@ -280,8 +283,16 @@ def _lessons():
     return sorted(name.removeprefix("lesson_") for name in names)
 
 
+def _module(lesson):
+    return importlib.import_module(f"helpers.questions.lesson_{lesson}")
+
+
 def _questions(lesson):
-    return importlib.import_module(f"helpers.questions.lesson_{lesson}").QUESTIONS
+    return _module(lesson).QUESTIONS
+
+
+def _targets(lesson):
+    return getattr(_module(lesson), "TARGETS", {}) if lesson in _lessons() else {}
 
 
 def _find(name):

@@ -108,3 +108,61 @@ def test_the_repository_is_only_copied(server):
     assert server.root != browser.REPO
     assert (server.root / "helpers" / "__init__.py").exists()
     assert not (server.root / ".venv").exists()
+
+
+EXERCISES = "notebooks/exercises/04-random-slopes.ipynb"
+
+
+def edit(driver, old, new):
+    """Replace `old` by `new` in the one code cell that holds it, and run that cell and the next.
+
+    Returns the text under the next cell.
+    """
+    return driver.execute_async_script(
+        f"""
+        const [old, text, done] = arguments;
+        const panel = {browser.PANEL}, cells = panel.content.widgets;
+        const found = cells.filter(c => c.model.type === 'code'
+                                        && c.model.sharedModel.source.includes(old));
+        if (found.length !== 1) return done(`${{found.length}} cells hold ${{old}}`);
+        const at = cells.indexOf(found[0]), source = found[0].model.sharedModel;
+        source.setSource(source.source.replace(old, text));
+        panel.content.deselectAll();
+        panel.content.activeCellIndex = at;
+        const run = () => window.jupyterapp.commands.execute('notebook:run-cell-and-select-next');
+        run().then(run).then(() => setTimeout(
+            () => done(cells[at + 1].node.querySelector('.jp-Cell-outputArea').innerText), 300));
+        """,
+        old,
+        new,
+    )
+
+
+def test_an_exercise_answered_wrongly_and_then_rightly(server, driver):
+    browser.open_notebook(driver, server, EXERCISES)
+    browser.run_all(driver)
+    assert browser.complaints(driver) == []
+    fit = 'mixed.fit("math_score ~ app_hours", district, "school_id", "~app_hours")'
+    wrong = f"sd_slope = {fit}.cov_re.iloc[1, 1]"
+    text = edit(driver, "sd_slope = ...", wrong)
+    assert "04.1: not yet. That is the variance of the slopes" in text
+    text = edit(driver, wrong, wrong + " ** 0.5")
+    assert "04.1 is right." in text
+    text = edit(driver, "standard_errors = ...", "standard_errors = [0.3, 0.4]")
+    assert "04.2: not yet. 'random intercepts' and 'random slopes' are not right." in text
+    browser.run_all(driver)
+    last = f"[...{browser.PANEL}.node.querySelectorAll('.jp-Cell-outputArea')].at(-1).innerText"
+    summary = driver.execute_script(f"return {last};")
+    assert "04.1  right  " in summary and "04.2  open   " in summary
+
+
+def test_a_quiz_answered_by_clicks(server, driver):
+    browser.open_notebook(driver, server, EXERCISES)
+    browser.run_all(driver)
+    assert browser.widgets(driver) == (1, [])
+    choices = driver.find_elements("css selector", ".widget-radio-box input")
+    assert len(choices) == 4
+    for choice, words in ((choices[0], "04.4: not yet."), (choices[2], "04.4 is right.")):
+        choice.click()
+        status = f"document.querySelector('[role=status]')?.innerText.includes('{words}')"
+        browser._until(driver, status, 10, words)

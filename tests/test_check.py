@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -231,6 +232,25 @@ def test_help_on_a_lesson_gives_nothing_away(lesson, capsys):
     text = capsys.readouterr().out
     for question in check._questions(lesson).values():
         assert question.insight not in text
+
+
+TARGETS = [name for lesson in check._lessons() for name in check._targets(lesson)]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_is_one_figure_with_named_axes(name):
+    plt.close("all")
+    check.target(name)
+    (number,) = plt.get_fignums()
+    axes = plt.figure(number).axes
+    assert any(ax.get_xlabel() for ax in axes) and any(ax.get_ylabel() for ax in axes)
+    plt.close("all")
+
+
+def test_a_figure_that_is_not_there(capsys):
+    for name in ("00.1", "98.1", 3):
+        check.target(name)
+        assert capsys.readouterr().out == f"There is no figure to aim at for {name!r}.\n"
 
 
 # The engine
