@@ -669,7 +669,9 @@ class PowerCurve:
             dot = {"color": color, "marker": marker, "linestyle": "none"}
             self._lines[name] = axes[panel].plot([], [], dashes, color=color, linewidth=1.8)[0]
             self._dots[name] = axes[panel].plot([], [], markersize=4, **dot)[0]
-            self._now[name] = axes[panel].plot([], [], markersize=11, mec="white", **dot)[0]
+            # Where both find nearly all, the circle lies on the diamond, whose corners still show.
+            big = dot | {"markersize": 11, "mec": "white", "zorder": 4 if marker == "o" else 3}
+            self._now[name] = axes[panel].plot([], [], **big)[0]
             axes[panel].plot([], [], dashes, color=color, marker=marker, ms=5, label=label)
         self._frame(axes[0], "Power", "Studies that find it", 1.04, "lower right")
         self._frame(axes[1], "Precision", "Points an hour", 1.3, "upper right")
@@ -683,7 +685,7 @@ class PowerCurve:
         ax.set_xticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
         ax.minorticks_off()
         ax.set_title(title, fontsize="medium")
-        ax.legend(loc=corner, fontsize="small", framealpha=1, edgecolor="none")
+        ax.legend(loc=corner, fontsize="small", frameon=True, framealpha=1, edgecolor="none")
 
     def update(self, n_schools, n_students, slope, sd_slope):
         """Set the design and the truth (points an hour); return what can be seen, in words.
