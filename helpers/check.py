@@ -17,6 +17,7 @@ import json
 import os
 import pkgutil
 import textwrap
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -266,7 +267,9 @@ def _verdict(name, answer):
     except _Unfit as trouble:
         return f"{name}: {trouble}"
     except Exception as error:
-        return f"{name} could not be checked here ({type(error).__name__}: {error})."
+        # An error may fail even at saying what it is; this never does.
+        trouble = traceback.format_exception_only(error)[-1].strip()
+        return f"{name} could not be checked here ({trouble})."
     _note(name, right)
     return f"{name} is right. {text}" if right else f"{name}: not yet. {text}"
 
@@ -318,6 +321,8 @@ def _number(given):
     """The answer as a float."""
     if isinstance(given, str | bytes):
         raise _Unfit(f"a number is asked for, not {given!r}; leave out quotes and units.")
+    if given is pd.NA or given is pd.NaT or np.ma.is_masked(given):
+        raise _Unfit("the answer is a missing value; look for others on the way.")
     if callable(given):
         raise _Unfit("a number is asked for, not a function; put () behind its name to call it.")
     kind = f"a number is asked for, and this is of type {type(given).__name__}."
@@ -370,7 +375,7 @@ def _labelled(given, labels):
             f"numbers are asked for, and this is of type {type(given).__name__}."
         ) from None
     if len(values) != len(labels):
-        raise _Unfit(f"numbers are asked for {_listed(labels)}, and this holds {len(values)}.")
+        raise _Unfit(f"numbers for {_listed(labels)} are asked for, and this holds {len(values)}.")
     return dict(zip(labels, values, strict=True))
 
 

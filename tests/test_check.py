@@ -141,7 +141,9 @@ NO_NUMBERS = [
     (True, "type bool"),
     ([1, 2], "this holds 2"),
     (np.nan, "missing values"),
-    (pd.NA, "type NAType"),
+    (pd.NA, "a missing value"),
+    (np.ma.masked, "a missing value"),
+    (10**400, "type int"),
     (np.array(["7.8"]), "type ndarray"),
     (3 + 4j, "type complex"),
     ({"a": 1}, "type dict"),
@@ -328,6 +330,28 @@ def test_a_question_that_fails_says_so_and_counts_no_try(toy, capsys):
     toy["99.1"] = Number(lambda: 1 / 0, "Known.", (), ("h1.",))
     text = said(capsys, "99.1", 3)
     assert text.startswith("99.1 could not be checked here (ZeroDivisionError")
+    assert check._session == {}
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("broken")
+
+
+class Trap(dict):
+    def items(self):
+        raise Mute
+
+
+@pytest.mark.parametrize("name", ["99.1", "99.2", "99.3"])
+def test_nothing_raises(toy, name, capsys):
+    loop = []
+    loop.append(loop)
+    odd = [loop, Trap(a=1), {1, 2}, object(), int, sys, pd.NaT, pd.Timestamp("2020"), b"3"]
+    odd += [pd.DataFrame(), pd.Series(dtype=float), {}, [], {(1, 2): 3}, NotImplemented]
+    odd += [(n for n in range(3)), np.zeros((2, 2)), [[1], [2, 3]], pd.Series([1, 2], [0, 0])]
+    for answer in odd:
+        assert said(capsys, name, answer).startswith(f"{name}")
     assert check._session == {}
 
 
