@@ -33,7 +33,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
-NOT_COPIED = (".git", ".venv*", "_site", "dist", "__pycache__", ".ipynb_checkpoints", ".*_cache")
+NOT_COPIED = (
+    ".git", ".venv*", "_site", "dist", "__pycache__", ".ipynb_checkpoints", ".*_cache",
+    ".progress.json*",
+)  # fmt: skip
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROME_FLAGS = (
     "--headless",
