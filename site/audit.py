@@ -1,9 +1,18 @@
-"""Look through a built site for what would fail a reader: a link, a picture, an address abroad."""
+"""Look through a built site for what would fail a reader: a link, a picture, an address abroad.
+
+Run as a program, on a folder, it tries the links that lead elsewhere.
+"""
 
 import re
+import sys
+import urllib.error
+import urllib.request
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 SHORTEST_ALT = 20
@@ -23,6 +32,7 @@ class Page(HTMLParser):
     links: list = field(default_factory=list)
     wordless: list = field(default_factory=list)
     levels: list = field(default_factory=list)
+    headers: list = field(default_factory=list)
 
     def __post_init__(self):
         super().__init__()
@@ -40,6 +50,10 @@ class Page(HTMLParser):
             self.wordless.append(given.get("src", ""))
         if re.fullmatch("h[1-6]", tag):
             self.levels.append(int(tag[1]))
+        if tag == "table":
+            self.headers.append(0)
+        if tag == "th":
+            self.headers[-1] += 1
 
 
 def complaints(built):
@@ -65,6 +79,12 @@ def faults(page, pages):
             yield f"the label {name} is there {count} times"
     for source in page.wordless:
         yield f"the picture {source[:60]} says nothing to those who can't see it"
+    for number, count in enumerate(page.headers, 1):
+        if not count:
+            yield f"table {number} has no headers"
+    for before, after in pairwise(page.levels):
+        if after > before + 1:
+            yield f"a heading of level {after} follows one of level {before}"
 
 
 def broken(address, page, pages):
@@ -92,3 +112,40 @@ def outside(built):
             if urlsplit(address).scheme in ("http", "https"):
                 found.setdefault(address, []).append(path.relative_to(built).as_posix())
     return found
+
+
+class Stay(urllib.request.HTTPRedirectHandler):
+    """Follow no redirect: that there is one says that the address is known."""
+
+    def redirect_request(self, *ignored):
+        return None
+
+
+def answer(address):
+    """What a server says to an address: fine, gone, or a reason why that can't be told."""
+    asked = urllib.request.Request(address, headers={"User-Agent": "Mozilla/5.0"})
+    try:
+        with urllib.request.build_opener(Stay).open(asked, timeout=20):
+            return "fine"
+    except urllib.error.HTTPError as error:
+        if error.code < 400:
+            return "fine"
+        return "gone" if error.code in (404, 410) else f"refuses to say ({error.code})"
+    except (OSError, ValueError) as error:
+        return f"could not be reached ({error})"
+
+
+def main(folder):
+    """Try every link that leads elsewhere; 1 if one is gone."""
+    links = outside(Path(folder))
+    with ThreadPoolExecutor(8) as pool:
+        answers = dict(zip(links, pool.map(answer, links), strict=True))
+    for address, said in answers.items():
+        if said != "fine":
+            print(f"{address} {said}: {', '.join(links[address])}")
+    print(f"{len(links)} links elsewhere, {list(answers.values()).count('fine')} fine")
+    return int("gone" in answers.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -13,6 +13,7 @@ import argparse
 import base64
 import copy
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -49,10 +50,12 @@ LIVE = (
 # ── What the pages load ─────────────────────────────────────────────────────────────────────────
 
 
+PACKAGES = tomllib.loads((SITE / "vendor.toml").read_text(encoding="utf-8"))
+
+
 def package(name):
     """The folder of a package of vendor.toml, fetched unless it is there."""
-    with open(SITE / "vendor.toml", "rb") as file:
-        entry = tomllib.load(file)[name]
+    entry = PACKAGES[name]
     cache = WORK / "vendor"
     folder = cache / f"{name.replace('/', '-').lstrip('@')}-{entry['version']}"
     if not folder.exists():
@@ -62,7 +65,7 @@ def package(name):
         with tarfile.open(fetch(name, entry, cache)) as archive:
             archive.extractall(draft, filter="data")
         draft.rename(folder)
-    return folder / "package", entry
+    return folder / "package"
 
 
 def fetch(name, entry, cache):
@@ -86,19 +89,18 @@ def fetch(name, entry, cache):
 
 
 def vendor(static):
-    """Put what the pages load into the site's static folder."""
-    for name in tomllib.loads((SITE / "vendor.toml").read_text(encoding="utf-8")):
-        folder, entry = package(name)
+    """Put what the pages load into the site's static folder, mended."""
+    for name, entry in PACKAGES.items():
         for path in entry["files"] if "to" in entry else []:
+            source = package(name) / path
             target = static / entry["to"] / path.removeprefix("dist/")
             target.parent.mkdir(parents=True, exist_ok=True)
-            copy_any = shutil.copytree if (folder / path).is_dir() else shutil.copy2
-            copy_any(folder / path, target)
-            for mend in entry.get("mend", []):
-                text = target.read_text(encoding="utf-8")
-                if mend["old"] not in text:
-                    raise course.Trouble(f"vendor.toml mends what is not in {name}: {mend['old']}")
-                target.write_text(text.replace(mend["old"], mend["new"]), encoding="utf-8")
+            (shutil.copytree if source.is_dir() else shutil.copy2)(source, target)
+        for mend in entry.get("mend", []):
+            text = target.read_text(encoding="utf-8")
+            if mend["old"] not in text:
+                raise course.Trouble(f"vendor.toml mends what is not in {name}: {mend['old']}")
+            target.write_text(text.replace(mend["old"], mend["new"]), encoding="utf-8")
 
 
 # ── Notebooks ───────────────────────────────────────────────────────────────────────────────────
@@ -265,7 +267,7 @@ def gather(source):
 def sphinx(source, built):
     """Whether Sphinx had nothing to complain of; what it says goes to the terminal."""
     command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--jobs", "2"]
-    command += ["--fresh-env", "--builder", "html", "--doctree-dir", WORK / "doctrees"]
+    command += ["--fresh-env", "--builder", "html", "--doctree-dir", f"{built}-doctrees"]
     return subprocess.run([*command, source, built], cwd=ROOT).returncode == 0
 
 
@@ -273,42 +275,61 @@ def lighten(built):
     """Make pages light to load: pictures without loss in a smaller format, icons that are used."""
     pictures = sorted((built / "_images").glob("*.png"))
     with ThreadPoolExecutor(2) as pool:
-        sizes = pool.map(make_webp, pictures)
-        smaller = {path.name: size for path, size in zip(pictures, sizes, strict=True)}
+        sizes = {
+            path.name: size
+            for path, size in zip(pictures, pool.map(make_webp, pictures), strict=True)
+        }
     for page in built.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        page.write_text(re.sub(r"<img\b[^>]*>", lambda m: sized(m[0], smaller), text), "utf-8")
-    icons(built)
+        text = re.sub(r"<img\b[^>]*>", lambda found: sized(found[0], sizes), text)
+        text = re.sub(r"data:image/png;base64,([\w+/=]+)", smaller_frame, text)
+        page.write_text(text, encoding="utf-8")
+    drop_icons(built)
+
+
+def webp(content):
+    """A PNG's picture as WebP, which loses nothing; its bytes, width and height."""
+    target = io.BytesIO()
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.convert("RGBA").save(target, "WEBP", lossless=True, quality=50)
+        return target.getvalue(), picture.size
 
 
 def make_webp(path):
-    """Put a WebP without loss in a picture's place; its width and height."""
-    with Image.open(path) as picture:
-        picture.convert("RGBA").save(path.with_suffix(".webp"), lossless=True, quality=50)
+    """Put a WebP in a picture's place; the picture's name, and its width and height."""
+    content, size = webp(path.read_bytes())
+    path.with_suffix(".webp").write_bytes(content)
     path.unlink()
-    return picture.size
+    return path.name, size
 
 
-def sized(tag, smaller):
+def smaller_frame(found):
+    """A flipbook's frame, which is part of its page."""
+    content, _ = webp(base64.b64decode(found[1]))
+    return "data:image/webp;base64," + base64.b64encode(content).decode("ascii")
+
+
+def sized(tag, sizes):
     """An <img> that names the smaller file, and its size, so that text does not jump."""
     name = re.search(r'_images/([^"/]+\.png)"', tag)
     if not name:
         return tag
-    width, height = smaller[name[1]]
+    width, height = sizes[name[1]]
     tag = tag.replace(name[1], name[1].removesuffix("png") + "webp")
     return tag.replace("<img", f'<img loading="lazy" width="{width}" height="{height}"')
 
 
-def icons(built):
+def drop_icons(built):
     """Of the theme's two thousand icons, keep those that some page or script names."""
-    path = built / "_static" / "scripts" / "fontawesome.js"
-    files = [*built.rglob("*.html"), *(built / "_static").rglob("*.js")]
-    texts = (file.read_text(encoding="utf-8") for file in files if file != path)
-    used = {name for text in texts for name in re.findall(r"fa-([a-z0-9-]+)", text)}
-    drawing = r'"([a-z0-9-]+)":\[\d+,\d+,\[[^\]]*\],"[0-9a-f]+",(?:"[^"]*"|\[[^\]]*\])\],?'
-    whole = path.read_text(encoding="utf-8")
-    path.write_text(re.sub(drawing, lambda m: m[0] if m[1] in used else "", whole), "utf-8")
     static = built / "_static"
+    path = static / "scripts" / "fontawesome.js"
+    files = [file for file in (*built.rglob("*.html"), *static.rglob("*.js")) if file != path]
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    used = {name for text in texts for name in re.findall(r"fa-([a-z0-9-]+)", text)}
+    drawing = r'("?)([a-z0-9-]+)\1:\[\d+,\d+,\[[^\]]*\],"[0-9a-f]+",(?:"[^"]*"|\[[^\]]*\])\],?'
+    whole = path.read_text(encoding="utf-8")
+    kept = re.sub(drawing, lambda found: found[0] if found[2] in used else "", whole)
+    path.write_text(kept, encoding="utf-8")
     for spare in [*static.glob("*/*.map"), *static.glob("*macros.html")]:
         spare.unlink()
 
