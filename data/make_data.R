@@ -2,7 +2,7 @@
 #
 #     Rscript make_data.R
 #
-# It needs nlme, lme4, HSAUR3 and bayesm; the versions used are named in README.md.
+# It needs nlme, lme4, HSAUR3, bayesm and mlmRev; the versions used are named in README.md.
 # article.csv is not made here: it is simulated, by one line of Python given in README.md.
 
 options(warn = 2) # a coercion that loses something must stop the script, not pass by
@@ -102,4 +102,17 @@ write_table("cheese", data.frame(
   volume = cheese$VOLUME,
   disp = cheese$DISP,
   price = cheese$PRICE
+))
+
+data("Exam", package = "mlmRev")
+write_table("exam", data.frame(
+  school = text(Exam$school),
+  student = text(Exam$student),
+  sex = c(F = "female", M = "male")[text(Exam$sex)],
+  standlrt = Exam$standLRT,
+  normexam = Exam$normexam,
+  schgend = text(Exam$schgend),
+  schavg = Exam$schavg,
+  vr = text(Exam$vr),
+  intake = text(Exam$intake)
 ))

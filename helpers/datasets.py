@@ -23,7 +23,7 @@ def names() -> list[str]:
     Examples
     --------
     >>> names()
-    ['hsb', 'sleepstudy', 'article', 'orthodont', 'bodyweight', 'theoph', 'btheb', 'cheese']
+    ['hsb', 'sleepstudy', 'article', 'orthodont', 'bodyweight', 'theoph', 'btheb', 'cheese', 'exam']
     """
     return list(_cards())
 
