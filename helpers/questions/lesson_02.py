@@ -214,7 +214,7 @@ QUESTIONS = {
             ),
         ),
         hints=(
-            "Each builds on the one before, and the ICC on two variances: within schools, of means.",
+            "Each builds on the last, and the ICC on two variances: within schools, and of means.",
             "Between: variance of the 40 means − variance within / 15. ICC: the share of that.",
             "Design effect: 1 + 14 × ICC. Worth: 600 divided by it.",
         ),
