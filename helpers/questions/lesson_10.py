@@ -246,7 +246,7 @@ QUESTIONS = {
     "10.5": Several(
         answer=lambda: _gain(_rats()),
         insight=(
-            "The rats differed by some 250 g before the first weighing. A difference of gains "
+            "The rats differed by some 250 g at the first weighing. A difference of gains "
             "leaves that out, but only a lot would make it an effect of the diet."
         ),
         mistakes=(
