@@ -5,6 +5,15 @@ is given: ``Shrinkage(axes).update(sigma=5, tau=4, n=10)`` moves its artists and
 words what can be seen. The widget calls `update` when a slider moves, and `stills` draws the
 same picture at settings side by side, for paper and for pages without a kernel.
 
+============================================  ================================================
+``flipbook``                                  pre-drawn frames and a slider
+``Explorer``, ``stills``                      a picture with sliders; the same on paper
+``line_fit``, ``assumptions``                 one line for everyone (``explore_ols.py``)
+``shrinkage``, ``random_slopes``,             schools and their lines (``explore_schools.py``)
+``centring``
+``singular_rate``, ``power_curve``            studies by the thousand (``explore_power.py``)
+============================================  ================================================
+
 Pictures are sent as PNG from matplotlib's own canvas, so that no pyplot figure is left behind.
 """
 
@@ -18,11 +27,43 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
-from scipy import special, stats
 
-from helpers import plots, simulate
+from helpers import plots
+from helpers.explore_ols import Assumptions, LineFit
+from helpers.explore_power import (
+    PlannedStudies,
+    PowerCurve,
+    SingularRate,
+    planned_covariance,
+    planned_fits,
+    planned_hours,
+)
+from helpers.explore_schools import Centring, RandomSlopes, Shrinkage
+
+__all__ = [
+    "Assumptions",
+    "Centring",
+    "Explorer",
+    "LineFit",
+    "PlannedStudies",
+    "PowerCurve",
+    "RandomSlopes",
+    "Shrinkage",
+    "SingularRate",
+    "assumptions",
+    "centring",
+    "flipbook",
+    "line_fit",
+    "planned_covariance",
+    "planned_fits",
+    "planned_hours",
+    "power_curve",
+    "random_slopes",
+    "shrinkage",
+    "singular_rate",
+    "stills",
+]
 
 MOST_BYTES = 1_000_000
 # arguments as the lessons write them
@@ -32,7 +73,11 @@ SYMBOLS = {
     "n_schools": "J",
     "n_students": "n",
     "slope": "γ₁",
+    "sd_intercept": "τ₀",
     "sd_slope": "τ₁",
+    "correlation": "ρ",
+    "sd_residual": "σ",
+    "zero": "zero at",
 }
 
 
@@ -260,84 +305,7 @@ def _slider(kind, value, low, high, step, label):
 
 
 # ---------------------------------------------------------------------------------------------
-# Least squares by hand
-
-
-class LineFit:
-    """A line that turns about the mean point, its squared residuals, and their sum.
-
-    Parameters
-    ----------
-    axes : sequence of two Axes
-    data : pandas.DataFrame, optional
-        With ``app_hours`` and ``math_score``; twelve simulated students by default.
-    """
-
-    panels = 2
-    slopes = (-2.0, 6.0)
-
-    def __init__(self, axes, data=None):
-        data = simulate.schools(1, 12, seed=11) if data is None else data
-        self._x = data["app_hours"].to_numpy(dtype=float)
-        self._y = data["math_score"].to_numpy(dtype=float)
-        deviation = self._x - self._x.mean()
-        self.best = deviation @ self._y / (deviation @ deviation)
-        self.least = self._sum_of_squares(self.best)
-        self._draw_points(axes[0])
-        self._draw_bowl(axes[1])
-        self.moving = [*self._squares, self._line, self._drop, self._dot, self._students]
-
-    def _fitted(self, slope):
-        return self._y.mean() + slope * (self._x - self._x.mean())
-
-    def _sum_of_squares(self, slope):
-        return float(((self._y - self._fitted(slope)) ** 2).sum())
-
-    def _draw_points(self, ax):
-        steepest = np.concatenate([self._y, *(self._fitted(slope) for slope in self.slopes)])
-        ax.set(xlim=(0, 11), ylim=(steepest.min() - 2, steepest.max() + 2), box_aspect=1)
-        # Axes as wide as high, so that this many hours take the room of one point.
-        low, high = ax.get_ylim()
-        self._hours_per_point = 11 / (high - low)
-        self._squares = [
-            ax.add_patch(Rectangle((0, 0), 0, 0, color=plots.VERMILLION, alpha=0.25, linewidth=0))
-            for _ in self._x
-        ]
-        self._line = ax.plot([], [], color=plots.BLUE, linewidth=2.4)[0]
-        # The points stand still, but belong on top of what moves.
-        self._students = ax.scatter(self._x, self._y, s=34, color=plots.INK, zorder=3)
-        ax.set_xlabel(plots.axis_label("app_hours"))
-        ax.set_ylabel(plots.axis_label("math_score"))
-        ax.set_title("Squares from points to line", fontsize="medium")
-
-    def _draw_bowl(self, ax):
-        grid = np.linspace(*self.slopes, 161)
-        sums = [self._sum_of_squares(slope) for slope in grid]
-        ax.plot(grid, sums, color=plots.PALE)
-        ax.set(box_aspect=1, ylim=(0, 1.08 * max(sums)))
-        self._drop = ax.plot([], [], color=plots.VERMILLION, linewidth=1.2, linestyle=":")[0]
-        self._dot = ax.plot([], [], "o", color=plots.VERMILLION, markersize=10)[0]
-        ax.set_xlabel("Slope (points an hour)")
-        ax.set_ylabel("Sum of squares (points²)")
-        ax.set_title("Their areas, added up", fontsize="medium")
-
-    def update(self, slope):
-        """Turn the line to a slope in points an hour; return what can be seen, in words."""
-        fitted = self._fitted(slope)
-        ends = np.array([0.0, 11.0])
-        self._line.set_data(ends, self._y.mean() + slope * (ends - self._x.mean()))
-        for square, x, y, on_line in zip(self._squares, self._x, self._y, fitted, strict=True):
-            # A square stands on the side of its point that the line leaves free.
-            side = (y - on_line) * (-1 if slope > 0 else 1)
-            square.set(xy=(x, on_line), height=y - on_line, width=side * self._hours_per_point)
-        total = self._sum_of_squares(slope)
-        self._drop.set_data([slope, slope], [0, total])
-        self._dot.set_data([slope], [total])
-        return f"Slope {slope:.1f} points an hour: the squares add up to {total:,.0f}, " + (
-            "and no slope on this slider does better."
-            if abs(slope - self.best) <= 0.05
-            else f"{total / self.least - 1:.0%} more than they need to."
-        )
+# Their sliders
 
 
 def line_fit(data=None):
@@ -362,107 +330,31 @@ def line_fit(data=None):
     return Explorer(Picture, {"slope": slider}, figsize=(8.0, 4.1))
 
 
-# ---------------------------------------------------------------------------------------------
-# Shrinkage
+def assumptions():
+    """Break the fine print of one line for everyone: what its standard error promises and keeps.
 
-
-class Shrinkage:
-    """The shrinkage factor τ²/(τ² + σ²/n), and what it does to the line of one school.
-
-    Parameters
-    ----------
-    axes : sequence of two Axes
+    Returns
+    -------
+    Explorer
     """
-
-    panels = 2
-    most_students = 60
-    above = 8.0  # points by which the school's own line lies above the average line
-
-    def __init__(self, axes):
-        rng = np.random.default_rng(3)
-        self._hours = rng.uniform(1, 10, self.most_students)
-        self._noise = rng.standard_normal(self.most_students)
-        self._draw_curve(axes[0])
-        self._draw_school(axes[1])
-        self.moving = [self._curve, self._guide, self._dot, self._number]
-        self.moving += [self._points, self._own, self._partial]
-
-    def _draw_curve(self, ax):
-        self._curve = ax.plot([], [], color=plots.PALE, linewidth=2.4)[0]
-        self._guide = ax.plot([], [], color=plots.BLUE, linewidth=1.2, linestyle=":")[0]
-        self._dot = ax.plot([], [], "o", color=plots.BLUE, markersize=10)[0]
-        self._number = ax.text(0, 0, "", color=plots.BLUE, fontweight="bold", va="top")
-        ax.set(xlim=(0, self.most_students + 2), ylim=(0, 1.04))
-        ax.set_xlabel("Students in the school, n")
-        ax.set_ylabel("Shrinkage factor")
-        ax.set_title("How far the school is believed", fontsize="medium")
-
-    def _draw_school(self, ax):
-        ends = np.array([1.0, 10.0])
-        self._average = 60 + 2 * ends
-        ax.set(xlim=(0.5, 10.5), ylim=(45, 105))
-        self._points = ax.plot([], [], "o", color=plots.INK, alpha=0.45, markersize=5)[0]
-        self._points.set_markeredgewidth(0)
-        ax.plot(ends, self._average, **plots.AVERAGE)
-        self._own = ax.plot(ends, self._average + self.above, **plots.OWN)[0]
-        self._partial = ax.plot(ends, self._average, **plots.PARTIAL)[0]
-        kinds = ((plots.OWN, "its own line"), (plots.PARTIAL, "partial pooling"))
-        for height, (look, text) in zip((0.95, 0.86), kinds, strict=True):
-            ax.plot([0.04, 0.16], [height] * 2, transform=ax.transAxes, **look)
-            ax.text(0.19, height, text, transform=ax.transAxes, va="center", fontsize="small")
-        ax.plot([0.04, 0.16], [0.77] * 2, transform=ax.transAxes, **plots.AVERAGE)
-        ax.text(0.19, 0.77, "average line", transform=ax.transAxes, va="center", fontsize="small")
-        ax.set_xlabel(plots.axis_label("app_hours"))
-        ax.set_ylabel(plots.axis_label("math_score"))
-        ax.set_title(f"A school {self.above:g} points up", fontsize="medium")
-
-    def update(self, sigma, tau, n):
-        """Set both SDs (points) and the number of students; return what can be seen, in words.
-
-        Raises
-        ------
-        ValueError
-            If both SDs are zero, an SD is negative, or `n` is not between 1 and 60.
-        """
-        if sigma < 0 or tau < 0:
-            raise ValueError(f"sigma={sigma!r}, tau={tau!r}: an SD can't be negative.")
-        if sigma == 0 and tau == 0:
-            raise ValueError(
-                "sigma=0 and tau=0: every score would lie on the average line, and the factor "
-                "would be 0/0. Raise one of the two."
-            )
-        if not 1 <= n <= self.most_students or n != int(n):
-            raise ValueError(f"n={n!r}: give a whole number from 1 to {self.most_students}.")
-        factor = tau**2 / (tau**2 + sigma**2 / n)
-        self._move_curve(sigma, tau, n, factor)
-        self._move_school(sigma, n, factor)
-        return (
-            f"σ = {sigma:g} points, τ = {tau:g} points, n = {n}: the factor is {factor:.2f}. "
-            f"A school {self.above:g} points above the average line is put "
-            f"{factor * self.above:.1f} points above it."
-        )
-
-    def _move_curve(self, sigma, tau, n, factor):
-        sizes = np.arange(1, self.most_students + 1)
-        self._curve.set_data(sizes, tau**2 / (tau**2 + sigma**2 / sizes))
-        self._guide.set_data([0, n, n], [factor, factor, 0])
-        self._dot.set_data([n], [factor])
-        right = n > 0.75 * self.most_students
-        below = factor > 0.15
-        self._number.set(
-            x=n - 2 if right else n + 2,
-            y=factor - 0.04 if below else factor + 0.04,
-            text=f"{factor:.2f}",
-            ha="right" if right else "left",
-            va="top" if below else "bottom",
-        )
-
-    def _move_school(self, sigma, n, factor):
-        hours, noise = self._hours[:n], self._noise[:n]
-        # The school's mean stays where it is, so that only the belief in it moves.
-        scores = 60 + 2 * hours + self.above + sigma * (noise - noise.mean())
-        self._points.set_data(hours, scores)
-        self._partial.set_ydata(self._average + factor * self.above)
+    return Explorer(
+        Assumptions,
+        {
+            "sd_intercept": _slider(
+                widgets.FloatSlider, 0.0, 0, 6, 0.5, "SD of schools' intercepts, τ₀ (points)"
+            ),
+            "sd_slope": _slider(
+                widgets.FloatSlider, 0.0, 0, 1.2, 0.1, "SD of schools' slopes, τ₁ (points an hour)"
+            ),
+            "bend": _slider(
+                widgets.FloatSlider, 0.0, 0, 20, 1, "Bend of the true curve (points in the middle)"
+            ),
+            "sd_late": _slider(
+                widgets.FloatSlider, 5.0, 1, 15, 1, "SD of students at 10 hours (points; at 1: 5)"
+            ),
+        },
+        figsize=(11.0, 3.9),
+    )
 
 
 def shrinkage():
@@ -484,264 +376,53 @@ def shrinkage():
     )
 
 
-# ---------------------------------------------------------------------------------------------
-# Power
-
-
-def planned_hours(n):
-    """Hours of n students planned evenly between 1 and 10: the middles of n equal parts.
-
-    Examples
-    --------
-    >>> planned_hours(3)
-    array([2.5, 5.5, 8.5])
-    """
-    return 1 + 9 * (np.arange(n) + 0.5) / n
-
-
-def planned_fits(between, within, n_schools, n_students):
-    """Fit random slopes by REML in closed form, where every school has the same hours.
-
-    The intercepts (at the mean of the hours) and slopes of the schools' own regressions, each in
-    units of what its sampling SD would be for σ = 1, then say all there is to say of the random
-    effects. Their covariance matrix is estimated by σ² I plus something with no negative
-    eigenvalue, so the REML estimate has its own eigenvectors, and its eigenvalues are those of the
-    sample, pooled with the residual variance where they are smaller. (It is probabilistic
-    principal components, with as many components as the data can bear.)
-
-    Parameters
-    ----------
-    between : tuple of three numpy.ndarray
-        Variance of the scaled intercepts, their covariance with the scaled slopes, variance of
-        those: with J − 1 in the denominator, of any one shape.
-    within : numpy.ndarray
-        Pooled residual variance of the schools' regressions.
-    n_schools, n_students : int or numpy.ndarray
-        At least 2 schools of at least 3 students.
+def random_slopes():
+    """Explore schools' lines: the three SDs and the correlation on sliders.
 
     Returns
     -------
-    variance : numpy.ndarray
-        Estimated variance of the scaled slopes, sampling included.
-    residual : numpy.ndarray
-        Estimated σ².
-    ratio : numpy.ndarray
-        Likelihood ratio (−2 log, REML) to the model with a random intercept alone.
-
-    Notes
-    -----
-    Closed form: Tipping & Bishop (1999), doi:10.1111/1467-9868.00196.
+    Explorer
     """
-    var_0, cov, var_1 = between
-    schools, inside = n_schools - 1, n_schools * (n_students - 2)
-    middle, radius = (var_0 + var_1) / 2, np.hypot((var_0 - var_1) / 2, cov)
-    high, low = middle + radius, middle - radius
-    one = (inside * within + schools * low) / (inside + schools)
-    both = (inside * within + 2 * schools * middle) / (inside + 2 * schools)
-    residual = np.where(low >= within, within, np.where(high >= one, one, both))
-    first, second = np.maximum(high, residual), np.maximum(low, residual)
-    turn = (var_1 - var_0) / (2 * radius)  # cosine of twice the angle of the first eigenvector
-    variance = (first + second) / 2 + (first - second) / 2 * turn
-
-    # Without a random slope, the scaled slopes are as good as residuals.
-    alone = (inside * within + schools * var_1) / (inside + schools)
-    alone = np.where(var_0 >= alone, alone, both)
-    gain = np.log(np.maximum(var_0, alone)) + np.log(alone) - np.log(first) - np.log(second)
-    ratio = schools * gain + inside * (np.log(alone) - np.log(residual))
-    return variance, residual, np.maximum(ratio, 0)
-
-
-class PlannedStudies:
-    """Thousands of studies at once, for schools that all have the same `planned_hours`.
-
-    A study is drawn as the statistics that REML needs (`planned_fits`), not student by student:
-    that takes a microsecond. All designs use the same random numbers, so that what differs between
-    two of them is due to the designs. What `power.power` offers beyond this: hours of any kind,
-    schools that differ in size, other values of the three attributes.
-
-    Parameters
-    ----------
-    n_studies : int
-    most_schools : int
-        Largest number of schools that will be asked for.
-    seed : int
-    """
-
-    sd_intercept, correlation, sd_residual = 4.0, 0.3, 5.0
-    least_ratio = 5.138  # 5 % of half χ² with 1 and half with 2 degrees of freedom lie above
-
-    def __init__(self, n_studies=1000, *, most_schools=100, seed):
-        rng = np.random.default_rng(seed)
-        self.n_studies = n_studies
-        self._mean = rng.standard_normal(n_studies)
-        self._share = rng.uniform(size=n_studies)
-        a, b = rng.standard_normal((2, most_schools - 1, n_studies))
-        # Row k is the scatter of k + 2 schools: one more school adds to the others.
-        self._scatter = np.cumsum([a * a, a * b, b * b], axis=1)
-
-    def _scales(self, n_students, sd_slope):
-        """Covariance of what schools' own lines estimate, mean of hours and their squared sum."""
-        hours = planned_hours(n_students)
-        middle, squares = hours.mean(), ((hours - hours.mean()) ** 2).sum()
-        shared = self.correlation * self.sd_intercept * sd_slope
-        # The intercept at the mean of the hours, where it is independent of the slope's error.
-        var_0 = self.sd_intercept**2 + 2 * middle * shared + (middle * sd_slope) ** 2
-        cov = shared + middle * sd_slope**2
-        noise = self.sd_residual**2
-        scaled = (
-            n_students * var_0 + noise,
-            np.sqrt(n_students * squares) * cov,
-            squares * sd_slope**2 + noise,
-        )
-        return scaled, squares
-
-    def formula(self, n_schools, n_students, slope, sd_slope):
-        """Power to find the average slope, by the noncentral t distribution."""
-        (_, _, variance), squares = self._scales(n_students, sd_slope)
-        df, shift = n_schools - 1, slope / np.sqrt(variance / squares / n_schools)
-        limit = stats.t.isf(0.025, df)
-        return stats.nct.sf(limit, df, shift) + stats.nct.cdf(-limit, df, shift)
-
-    def simulate(self, n_schools, n_students, slope, sd_slope):
-        """Simulate the studies at each number of schools, fit them and sum up.
-
-        Parameters
-        ----------
-        n_schools : numpy.ndarray of int, shape (points,)
-        n_students : int
-        slope, sd_slope : float
-            Points an hour.
-
-        Returns
-        -------
-        dict of str to numpy.ndarray, shape (points,)
-            ``power_slope``, ``power_sd_slope``, ``half_width`` and ``rmse_sd_slope``, as
-            `power.power` has them.
-        """
-        J = n_schools[:, None]
-        (var_0, cov, var_1), squares = self._scales(n_students, sd_slope)
-        a, c = np.sqrt(var_0), cov / np.sqrt(var_0)
-        b = np.sqrt(var_1 - c**2)
-        s, t, u = self._scatter[:, n_schools - 2] / (J - 1)
-        between = (a**2 * s, a * (c * s + b * t), c**2 * s + 2 * b * c * t + b**2 * u)
-        df = J * (n_students - 2)
-        within = self.sd_residual**2 * special.chdtri(df, self._share) / df
-
-        variance, residual, ratio = planned_fits(between, within, J, n_students)
-        estimate = slope + self._mean * np.sqrt(var_1 / squares / J)
-        half_width = stats.t.isf(0.025, J - 1) * np.sqrt(variance / squares / J)
-        sd = np.sqrt(np.maximum(variance - residual, 0) / squares)
-        return {
-            "power_slope": (np.abs(estimate) > half_width).mean(axis=1),
-            "power_sd_slope": (ratio > self.least_ratio).mean(axis=1),
-            "half_width": half_width.mean(axis=1),
-            "rmse_sd_slope": np.sqrt(((sd - sd_slope) ** 2).mean(axis=1)),
-        }
-
-
-class PowerCurve:
-    """Power and precision against the number of schools, for the slope and for its spread.
-
-    Every point stands for 1,000 simulated studies (`PlannedStudies`); the line through the power of
-    the slope is the noncentral t distribution.
-
-    Parameters
-    ----------
-    axes : sequence of two Axes
-    """
-
-    panels = 2
-    schools = np.array([3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100])
-    most_students = 60
-    kinds = (
-        # what, panel, colour, marker, dashes, label
-        ("power_slope", 0, plots.BLUE, "o", "-", "average slope, γ₁"),
-        ("power_sd_slope", 0, plots.VERMILLION, "D", "-.", "spread of slopes, τ₁"),
-        ("half_width", 1, plots.BLUE, "o", "-", "interval of γ₁, ±"),
-        ("rmse_sd_slope", 1, plots.VERMILLION, "D", "-.", "typical error of τ₁"),
+    return Explorer(
+        RandomSlopes,
+        {
+            "sd_residual": _slider(
+                widgets.FloatSlider, 5.0, 0, 10, 0.5, "SD of students in a school, σ (points)"
+            ),
+            "sd_intercept": _slider(
+                widgets.FloatSlider, 4.0, 0, 8, 0.5, "SD of intercepts, τ₀ (points)"
+            ),
+            "sd_slope": _slider(
+                widgets.FloatSlider, 0.8, 0, 1.6, 0.1, "SD of slopes, τ₁ (points an hour)"
+            ),
+            "correlation": _slider(
+                widgets.FloatSlider, 0.3, -1, 1, 0.1, "Correlation, ρ (from −1 to 1)"
+            ),
+        },
+        figsize=(9.6, 4.4),
     )
 
-    def __init__(self, axes):
-        self.studies = PlannedStudies(most_schools=self.schools[-1], seed=13)
-        self._guides = [ax.plot([], [], color=plots.GREY, lw=1.2, ls=":")[0] for ax in axes]
-        self._lines, self._dots, self._now = {}, {}, {}
-        for name, panel, color, marker, dashes, label in self.kinds:
-            dot = {"color": color, "marker": marker, "linestyle": "none"}
-            self._lines[name] = axes[panel].plot([], [], dashes, color=color, linewidth=1.8)[0]
-            self._dots[name] = axes[panel].plot([], [], markersize=4, **dot)[0]
-            # Where both find nearly all, the circle lies on the diamond, whose corners still show.
-            big = dot | {"markersize": 11, "mec": "white", "zorder": 4 if marker == "o" else 3}
-            self._now[name] = axes[panel].plot([], [], **big)[0]
-            axes[panel].plot([], [], dashes, color=color, marker=marker, ms=5, label=label)
-        self._frame(axes[0], "Power", "Studies that find it", 1.04, "lower right")
-        self._frame(axes[1], "Precision", "Points an hour", 1.3, "upper right")
-        axes[0].axhline(0.8, color=plots.PALE, linewidth=1.2, zorder=0)
-        self.moving = [*self._guides, *self._lines.values()]
-        self.moving += [*self._dots.values(), *self._now.values()]
 
-    def _frame(self, ax, title, ylabel, top, corner):
-        ax.set_xscale("log")
-        ax.set(xlim=(1.8, 120), ylim=(0, top), xlabel="Schools, J", ylabel=ylabel)
-        ax.set_xticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
-        ax.minorticks_off()
-        ax.set_title(title, fontsize="medium")
-        ax.legend(loc=corner, fontsize="small", frameon=True, framealpha=1, edgecolor="none")
+def centring(data=None):
+    """Move zero along the hours: one slider, and a fit that stays what it was.
 
-    def update(self, n_schools, n_students, slope, sd_slope):
-        """Set the design and the truth (points an hour); return what can be seen, in words.
+    Parameters
+    ----------
+    data : pandas.DataFrame, optional
+        As for `Centring`.
 
-        Raises
-        ------
-        ValueError
-            If such a study can't be analysed, or is outside of the picture.
-        """
-        self._check(n_schools, n_students, sd_slope)
-        points = np.union1d(self.schools, n_schools)
-        found = self.studies.simulate(points, n_students, slope, sd_slope)
-        here = points == n_schools
-        for name, values in found.items():
-            self._lines[name].set_data(points, values)
-            self._dots[name].set_data(points, values)
-            self._now[name].set_data([n_schools], values[here])
-        steps = np.geomspace(3, self.schools[-1], 50)
-        exact = self.studies.formula(steps, n_students, slope, sd_slope)
-        self._lines["power_slope"].set_data(steps, exact)
-        for guide, name in zip(self._guides, ("power_slope", "half_width"), strict=True):
-            guide.set_data([n_schools, n_schools], [0, found[name][here].item()])
-        now = {name: values[here].item() for name, values in found.items()}
-        return (
-            f"{n_schools} schools × {n_students} students: "
-            f"{self._found('an average slope', slope, now['power_slope'])}, "
-            f"{self._found('an SD of slopes', sd_slope, now['power_sd_slope'])}. "
-            f"The interval of the average slope is ± {now['half_width']:.2f} points an hour, and "
-            f"the SD of slopes is missed by {now['rmse_sd_slope']:.2f} (root mean square)."
-        )
+    Returns
+    -------
+    Explorer
+    """
 
-    def _check(self, n_schools, n_students, sd_slope):
-        for name, value, most in (
-            ("n_schools", n_schools, self.schools[-1]),
-            ("n_students", n_students, self.most_students),
-        ):
-            if not 1 <= value <= most or value != int(value):
-                raise ValueError(f"{name}={value!r}: give a whole number from 1 to {most}.")
-        if n_schools == 1:
-            raise ValueError(
-                "One school can't show how schools differ: there is no spread of slopes to see. "
-                "Take two or more."
-            )
-        if n_students <= 2:
-            raise ValueError(
-                f"n={n_students:g} in each school: a line through one or two students meets them "
-                "exactly, and nothing is left to tell slope from chance. Take three or more."
-            )
-        if sd_slope < 0:
-            raise ValueError(f"sd_slope={sd_slope!r}: an SD can't be negative.")
+    class Picture(Centring):
+        def __init__(self, axes):
+            super().__init__(axes, data)
 
-    @staticmethod
-    def _found(what, truth, share):
-        if truth == 0:
-            return f"{what} that is 0 raises a false alarm in {share:.0%} of studies"
-        return f"{what} of {truth:g} points an hour is found in {share:.0%} of studies"
+    low, high = Centring.zeros
+    slider = _slider(widgets.FloatSlider, 0.0, low, high, 0.5, "Zero at (hours on the app)")
+    return Explorer(Picture, {"zero": slider}, figsize=(11.0, 3.9))
 
 
 def power_curve():
@@ -764,4 +445,27 @@ def power_curve():
             ),
         },
         figsize=(9.0, 4.0),
+    )
+
+
+def singular_rate():
+    """Explore singular fits: design, spread of slopes and correlation on sliders.
+
+    Returns
+    -------
+    Explorer
+    """
+    return Explorer(
+        SingularRate,
+        {
+            "n_schools": _slider(widgets.IntSlider, 3, 1, 100, 1, "Schools, J (number)"),
+            "n_students": _slider(widgets.IntSlider, 20, 1, 60, 1, "Students in each school, n"),
+            "sd_slope": _slider(
+                widgets.FloatSlider, 0.8, 0, 2, 0.1, "True SD of slopes, τ₁ (points an hour)"
+            ),
+            "correlation": _slider(
+                widgets.FloatSlider, 0.3, -1, 1, 0.1, "True correlation, ρ (from −1 to 1)"
+            ),
+        },
+        figsize=(9.6, 4.4),
     )
