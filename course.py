@@ -46,6 +46,8 @@ FIRST_NOTEBOOK = NOTEBOOKS / "00-start-here.ipynb"
 
 SITE = ROOT / "_site"
 SITE_LOCK = ROOT / "site" / "requirements.txt"
+LITE_LOCK = ROOT / "site" / "lite.txt"
+LITE_VENV = ROOT / "dist" / "lite-venv"
 
 STAMP = "course-stamp.txt"
 SITE_STAMP = "site-stamp.txt"
@@ -951,12 +953,16 @@ def site(arguments):
     parser.add_argument("--serve", action="store_true", help="show the pages until Ctrl-C")
     parser.add_argument("--port", type=int, default=0, help="where; any free port without it")
     parser.add_argument("--links", action="store_true", help="try the links that lead elsewhere")
+    parser.add_argument("--lite", action="store_true", help="add a JupyterLab in the browser")
     parser.add_argument("--out", default=str(SITE), help="the folder to build into")
     options = parser.parse_args(arguments)
     ensure_packages()
     ensure_site_packages()
     builder = ROOT / "site" / "build.py"
     code = run_in_venv(builder, "--out", options.out, cwd=ROOT, **NOBODY)
+    if options.lite and not code:
+        command = [str(lite_python()), str(ROOT / "site" / "lite.py"), options.out]
+        code = subprocess.run(command, env=course_environment()).returncode
     if options.links and not code:
         code = run_in_venv(ROOT / "site" / "audit.py", options.out, cwd=ROOT)
     if options.serve and not code:
@@ -981,6 +987,30 @@ def ensure_site_packages():
     if output:
         raise Trouble(explain(output))
     stamp.write_text(wanted, encoding="ascii")
+
+
+def lite_python():
+    """The Python that builds the JupyterLab in the browser, in an environment of its own.
+
+    Its extension is not one that the JupyterLab of the course should load.
+    """
+    python = LITE_VENV / ("Scripts/python.exe" if WINDOWS else "bin/python")
+    stamp = LITE_VENV / SITE_STAMP
+    wanted = hashlib.sha256(LITE_LOCK.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text(encoding="ascii") == wanted:
+        return python
+    print("Installing what builds JupyterLite (once; a minute).", flush=True)
+    make = [base_python(), "-m", "venv", "--clear", str(LITE_VENV)]
+    fill = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+    if works("uv"):
+        make = ["uv", "venv", "--quiet", "--clear", "--no-project", "--python", base_python()]
+        make.append(str(LITE_VENV))
+        fill = ["uv", "pip", "install", "--python", str(python)]
+    output = run_installers(time.monotonic(), make, [*fill, *lock_options(LITE_LOCK)])
+    if output:
+        raise Trouble(explain(output))
+    stamp.write_text(wanted, encoding="ascii")
+    return python
 
 
 def serve(folder, port):

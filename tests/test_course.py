@@ -616,3 +616,72 @@ def test_the_lock_s_versions_are_compared(folder):
     fine, text = course.check_versions()
     assert not fine
     assert "one is missing" in text
+
+
+# ── site ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def site_installs(folder, monkeypatch):
+    """Record what would be installed to build the site."""
+    course.VENV.mkdir()
+    course.SITE_LOCK.parent.mkdir(exist_ok=True)
+    lines = []
+    monkeypatch.setattr(course, "run_installers", lambda start, *made: lines.extend(made))
+    return lines
+
+
+@pytest.fixture(autouse=True)
+def site_locks(tmp_path, monkeypatch):
+    for name in ("SITE_LOCK", "LITE_LOCK"):
+        lock = tmp_path / "locks" / f"{name}.txt"
+        lock.parent.mkdir(exist_ok=True)
+        lock.write_text("one==1.0 \\\n    --hash=sha256:00\n", encoding="utf-8")
+        monkeypatch.setattr(course, name, lock)
+    monkeypatch.setattr(course, "LITE_VENV", tmp_path / "lite-venv")
+
+
+@pytest.mark.parametrize("uv", [True, False])
+def test_what_builds_the_site_is_installed_once_and_again_for_another_lock(
+    site_installs, monkeypatch, uv
+):
+    monkeypatch.setattr(course, "works", lambda command: uv)
+    course.ensure_site_packages()
+    course.ensure_site_packages()
+    assert len(site_installs) == 1
+    assert "--require-hashes" in site_installs[0]
+    course.SITE_LOCK.write_text("other", encoding="utf-8")
+    course.ensure_site_packages()
+    assert len(site_installs) == 2
+
+
+@pytest.mark.parametrize(
+    "output, said",
+    [("No module named pip", "Install uv"), ("Temporary failure in name resolution", "no network")],
+)
+def test_a_failed_install_for_the_site_is_one_line(site_installs, monkeypatch, output, said):
+    monkeypatch.setattr(course, "run_installers", lambda *ignored: output)
+    with pytest.raises(course.Trouble, match=said):
+        course.ensure_site_packages()
+    assert not (course.VENV / course.SITE_STAMP).exists()
+
+
+def test_a_site_that_does_not_build_is_not_shown(ran, monkeypatch):
+    monkeypatch.setattr(course, "ensure_site_packages", lambda: None)
+    shown = []
+    monkeypatch.setattr(course, "serve", lambda *where: shown.append(where))
+    assert course.main(["site", "--serve", "--port", "8123", "--out", "here"]) == 0
+    assert shown == [("here", 8123)]
+    monkeypatch.setattr(course, "run_in_venv", lambda *line, **settings: 1)
+    assert course.main(["site", "--serve", "--links"]) == 1
+    assert len(shown) == 1
+
+
+def test_runs_of_the_whole_course_note_nobody_s_progress(folder, monkeypatch):
+    settings = []
+    monkeypatch.setattr(course, "ensure_packages", lambda: None)
+    monkeypatch.setattr(course, "ensure_site_packages", lambda: None)
+    monkeypatch.setattr(course, "run_in_venv", lambda *line, **given: settings.append(given) or 0)
+    for command in ("test", "render", "site"):
+        course.main([command])
+    assert [given["COURSE_PROGRESS"] for given in settings] == ["off"] * 3

@@ -27,6 +27,15 @@ def lock():
     return (ROOT / "requirements.txt").read_text(encoding="utf-8")
 
 
+@pytest.fixture(params=["site", "lite"])
+def group(request):
+    """A group of pyproject.toml that has a lock of its own: its requirements and that lock."""
+    lock = {"site": "site/requirements.txt", "lite": "site/lite.txt"}[request.param]
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = [Requirement(line) for line in groups["dependency-groups"][request.param]]
+    return wanted, (ROOT / lock).read_text(encoding="utf-8")
+
+
 @pytest.fixture
 def conda():
     return (ROOT / "environment.yml").read_text(encoding="utf-8")
@@ -69,9 +78,13 @@ def faults_of_lock(lock):
 
 def faults_of_ranges(project, lock):
     """What pyproject.toml asks for is locked, within the range it gives."""
+    return faults_of_wanted(direct_dependencies(project, extras=True), lock)
+
+
+def faults_of_wanted(requirements, lock):
     locked = {canonicalize_name(entry.name): entry for entry, _ in locked_entries(lock)}
     faults = []
-    for wanted in direct_dependencies(project, extras=True):
+    for wanted in requirements:
         entry = locked.get(canonicalize_name(wanted.name))
         if entry is None:
             faults.append(f"{wanted.name} is not in the lock")
@@ -138,6 +151,23 @@ def faults_of_closure(lock):
 def test_the_lock_is_sound(lock):
     assert len(locked_entries(lock)) > 100
     assert faults_of_lock(lock) == []
+
+
+def test_the_site_s_locks_are_sound_and_hold_what_is_asked_for(group):
+    wanted, lock = group
+    assert faults_of_lock(lock) == []
+    assert faults_of_wanted(wanted, lock) == []
+
+
+def test_building_the_site_changes_no_package_of_the_course(lock):
+    # Its packages go into the same environment.
+    course_s, site_s = (
+        {entry.name: entry.specifier for entry, _ in locked_entries(text)}
+        for text in (lock, (ROOT / "site" / "requirements.txt").read_text(encoding="utf-8"))
+    )
+    shared = course_s.keys() & site_s.keys()
+    assert len(shared) > 20
+    assert {name: site_s[name] for name in shared} == {name: course_s[name] for name in shared}
 
 
 def test_the_lock_holds_what_the_project_asks_for(project, lock):

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import browser
 import nbformat
 import pytest
+import yaml
 
 import course
 
@@ -124,7 +125,7 @@ def lessons(site):
 @needs_site
 def test_every_notebook_and_every_page_of_its_own_is_there(site):
     notebooks = {path.relative_to(ROOT).with_suffix(".html").as_posix() for path in digests()}
-    own = {"index", "syllabus", "teachers", "glossary", "references", "data/README", "api"}
+    own = {"index", "syllabus", "teachers", "glossary", "references", "data/README", "api", "lite"}
     assert set(site.pages) == notebooks | {f"{name}.html" for name in own} | {"search.html"}
 
 
@@ -521,3 +522,12 @@ def test_binder_is_offered_only_where_it_is_known(site, tmp_path, monkeypatch):
         shown = (site.folder / page).read_text(encoding="utf-8")
         assert "urlpath" not in shown
         assert f"python3 course.py lab {page.removesuffix('html')}ipynb" in shown
+
+
+def test_github_builds_what_the_readme_says():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/site.yml").read_text(encoding="utf-8"))
+    steps = workflow["jobs"]["site"]["steps"]
+    assert {"run": "python3 course.py site"} in steps
+    published = [step["with"]["path"] for step in steps if "pages-artifact" in step.get("uses", "")]
+    assert published == ["_site"]
+    assert "python3 course.py site --serve" in (ROOT / "README.md").read_text(encoding="utf-8")
