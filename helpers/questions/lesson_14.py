@@ -282,7 +282,7 @@ QUESTIONS = {
         hints=(
             "The outcome is log_conc, the predictor time, and the group is the subject.",
             "Let intercept and slope vary, and leave reml as it is.",
-            'It is mixed.fit("log_conc ~ time", late, "subject", "~time"), and of that the criterion.',
+            'Of mixed.fit("log_conc ~ time", late, "subject", "~time") take the criterion.',
         ),
         tolerance=1e-4,
     ),
