@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 from scipy import stats
 
 from helpers import plots, simulate
-from helpers.explore_schools import check_sds
+from helpers.explore_checks import check_sds
 
 
 class LineFit:
@@ -81,10 +81,10 @@ class LineFit:
         total = self._sum_of_squares(slope)
         self._drop.set_data([slope, slope], [0, total])
         self._dot.set_data([slope], [total])
-        return f"Slope {slope:.1f} points an hour: the squares add up to {total:,.0f}, " + (
+        return f"Slope {slope:.1f} points an hour: the squares add up to {total:,.0f} points², " + (
             "and no slope on this slider does better."
             if abs(slope - self.best) <= 0.05
-            else f"{total / self.least - 1:.0%} more than they need to."
+            else f"{100 * (total / self.least - 1):.0f} % more than they need to."
         )
 
 
@@ -161,7 +161,7 @@ class Assumptions:
     def _draw_residuals(self, ax):
         self._residuals = self._students(ax)
         ax.axhline(0, color=plots.INK, linewidth=1)
-        ax.set(xlim=(0.5, 10.5), ylim=(-42, 42))
+        ax.set(xlim=(0.5, 10.5), ylim=(-42, 42), yticks=[-40, -20, 0, 20, 40])
         ax.set_xlabel(plots.axis_label("app_hours"))
         ax.set_ylabel("Residual (points)")
         ax.set_title("Its residuals", fontsize="medium")

@@ -7,31 +7,7 @@ import numpy as np
 from matplotlib.collections import LineCollection
 
 from helpers import plots, reml, simulate
-
-
-def check_sds(**sds):
-    """Refuse a negative SD.
-
-    Raises
-    ------
-    ValueError
-        Naming all the SDs given.
-    """
-    if min(sds.values()) < 0:
-        given = ", ".join(f"{name}={sd!r}" for name, sd in sds.items())
-        raise ValueError(f"{given}: an SD can't be negative.")
-
-
-def check_correlation(correlation):
-    """Refuse what is no correlation.
-
-    Raises
-    ------
-    ValueError
-        If `correlation` is not between −1 and 1.
-    """
-    if not -1 <= correlation <= 1:
-        raise ValueError(f"correlation={correlation!r}: give a number from -1 to 1.")
+from helpers.explore_checks import check_correlation, check_sds
 
 
 def sd_at(x, sd_intercept, sd_slope, correlation):
@@ -133,7 +109,7 @@ class Shrinkage:
         check_sds(sigma=sigma, tau=tau)
         if sigma == 0 and tau == 0:
             raise ValueError(
-                "sigma=0 and tau=0: every score would lie on the average line, and the factor "
+                "σ = 0 and τ = 0: every score would lie on the average line, and the factor "
                 "would be 0/0. Raise one of the two."
             )
         if not 1 <= n <= self.most_students or n != int(n):
@@ -371,7 +347,7 @@ class Centring:
         axes[0].set_title("How far apart at zero", fontsize="medium")
         axes[1].axhline(0, color=plots.GREY, linewidth=1)
         axes[1].set(ylim=(-1.05, 1.05), ylabel="Correlation, ρ")
-        axes[1].set_title("High with steep?", fontsize="medium")
+        axes[1].set_title("Height with slope", fontsize="medium")
 
     def update(self, zero):
         """Put zero at so many hours and fit again; return what can be seen, in words.

@@ -1,5 +1,7 @@
 """Every notebook in a real JupyterLab: no red boxes, equations drawn, widgets alive."""
 
+import time
+
 import browser
 import hygiene
 import nbformat
@@ -166,3 +168,117 @@ def test_a_quiz_answered_by_clicks(server, driver):
         choice.click()
         status = f"document.querySelector('[role=status]')?.innerText.includes('{words}')"
         browser._until(driver, status, 10, words)
+
+
+EXPLORERS = (
+    # explorer, and how its words begin once the first slider's handle is dragged to the left
+    ("assumptions", None),
+    ("shrinkage", "σ = 0 points"),
+    ("random_slopes", "Not possible: σ = 0"),
+    ("centring", "Zero at −6 hours"),
+    ("singular_rate", "Not possible: One school"),
+    ("power_curve", "Not possible: One school"),
+)
+# What the explorer in the cell at arguments[0] shows: the picture's pixels, and the words.
+SEEN = f"""
+const cell = {browser.PANEL}.content.widgets[arguments[0]].node;
+const area = cell.querySelector('.jp-Cell-outputArea');
+const image = area.querySelector('img');
+if (!image.complete || !image.naturalWidth) return null;
+const canvas = document.createElement('canvas');
+[canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+canvas.getContext('2d').drawImage(image, 0, 0);
+return [canvas.toDataURL(), area.querySelector('[role=status]').innerText];
+"""
+
+
+def seen(driver, cell):
+    """Picture and words once they have stood still for half a second."""
+    last, still = None, 0
+    deadline = time.monotonic() + 20
+    while still < 5:
+        assert time.monotonic() < deadline, "the picture does not come to rest"
+        now = driver.execute_script(SEEN, cell)
+        still = still + 1 if now and now == last else 0
+        last = now
+        time.sleep(0.1)
+    return last
+
+
+def handles(driver, cell):
+    """The handles of the sliders in a cell, scrolled into view."""
+    found = driver.execute_script(
+        f"const node = {browser.PANEL}.content.widgets[arguments[0]].node;"
+        "node.scrollIntoView(); return [...node.querySelectorAll('.noUi-handle')];",
+        cell,
+    )
+    assert found
+    return found
+
+
+def drag(driver, handle, by):
+    """Drag with the mouse, in steps, `by` so many pixels."""
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    chain = ActionChains(driver, duration=20).click_and_hold(handle)
+    for _ in range(10):
+        chain.move_by_offset(by // 10, 0)
+    chain.release().perform()
+
+
+@pytest.fixture(scope="module")
+def explorers(server):
+    """A notebook with an explorer in each cell, and a flipbook in the last."""
+    frames = "def draw(ax, value):\n    ax.plot([0, value])\n    ax.set(ylim=(0, 4))\n\n\n"
+    cells = [
+        new_code_cell("from helpers import explore"),
+        *(new_code_cell(f"explore.{name}()") for name, _ in EXPLORERS),
+        new_code_cell(frames + "explore.flipbook(draw, (1, 2, 3), 'Height (points)')"),
+    ]
+    notebook = new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, server.root / "explorers.ipynb")
+    return "explorers.ipynb"
+
+
+def test_explorers_follow_the_mouse_and_the_arrow_keys(explorers, server, driver):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open_notebook(driver, server, explorers)
+    browser.run_all(driver)
+    assert browser.complaints(driver) == []
+    for cell, (name, leftmost) in enumerate(EXPLORERS, 1):
+        picture, words = seen(driver, cell)
+        first = handles(driver, cell)[0]
+        drag(driver, first, 60)
+        dragged, said = seen(driver, cell)
+        assert dragged != picture and said != words, name
+        first.send_keys(Keys.ARROW_LEFT)
+        stepped, said_then = seen(driver, cell)
+        assert stepped != dragged and said_then != said, name
+        if leftmost:
+            drag(driver, first, -200)
+            assert seen(driver, cell)[1].startswith(leftmost), name
+        driver.execute_script("arguments[0].click();", reset_button(driver, cell))
+        assert seen(driver, cell) == [picture, words], name
+
+
+def reset_button(driver, cell):
+    return driver.execute_script(
+        f"return {browser.PANEL}.content.widgets[arguments[0]].node.querySelector('button');", cell
+    )
+
+
+def test_a_flipbook_turns_without_a_kernel(explorers, server, driver):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open_notebook(driver, server, explorers)
+    browser.run_all(driver)
+    shown = "[...document.querySelectorAll('img[alt]')].filter(i => i.offsetParent).at(-1)?.alt"
+    assert driver.execute_script(f"return {shown};") == "Height (points): 1."
+    browser.end_kernel(driver)
+    handle = handles(driver, len(EXPLORERS) + 1)[-1]
+    handle.send_keys(Keys.ARROW_RIGHT)
+    browser._until(driver, f"{shown} === 'Height (points): 2.'", 10, "second frame")
+    drag(driver, handle, 300)
+    browser._until(driver, f"{shown} === 'Height (points): 3.'", 10, "third frame")

@@ -1,24 +1,31 @@
 """Explorers and flipbooks: what moves, what it says, what it weighs, and how fast it is."""
 
 import base64
+import html
 import io
 import json
 import time
 
-import browser
 import ipywidgets as widgets
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
 from ipywidgets import embed
-from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
-from helpers import explore, explore_schools, mixed, plots, power, reml, simulate
+from helpers import (
+    explore,
+    explore_flipbook,
+    explore_schools,
+    mixed,
+    plots,
+    power,
+    reml,
+    simulate,
+)
 
 mpl.use("Agg")
 
@@ -31,6 +38,11 @@ def no_figure_is_left():
 
 def picture(explorer):
     return np.asarray(Image.open(io.BytesIO(bytes(explorer.image.value))))
+
+
+def said(explorer):
+    """The words under the picture, with ordinary spaces."""
+    return html.unescape(explorer.text.value).replace("\N{NO-BREAK SPACE}", " ")
 
 
 EXPLORERS = {
@@ -50,41 +62,70 @@ EXPLORERS = {
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_every_slider_moves_the_picture_and_the_words_and_reset_undoes_it(name):
     explorer = EXPLORERS[name]()
-    first, words = picture(explorer), explorer.text.value
+    first, words = picture(explorer), said(explorer)
     for key, slider in explorer.sliders.items():
         start = slider.value
         slider.value = slider.min + 0.8 * (slider.max - slider.min)
         assert (picture(explorer) != first).any(), key
-        assert explorer.text.value != words, key
+        assert said(explorer) != words, key
         slider.value = start
         assert (picture(explorer) == first).all(), key
+    axes, moving = list(explorer._figure.axes), list(explorer.picture.moving)
     for slider in explorer.sliders.values():
         slider.value = slider.max
     explorer.reset.click()
-    assert (picture(explorer) == first).all()
+    assert (picture(explorer) == first).all() and said(explorer) == words
+    # What moved are the artists of the first drawing, on the figure of the first drawing.
+    assert explorer._figure.axes == axes and explorer.picture.moving == moving
+    assert all(artist.figure is explorer._figure for artist in moving)
     assert plt.get_fignums() == []
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
-def test_a_redraw_takes_less_than_a_blink(name):
+def test_every_slider_redraws_in_less_than_a_blink(name):
     explorer = EXPLORERS[name]()
-    slider = next(iter(explorer.sliders.values()))
-    times = []
-    for value in np.linspace(slider.min + slider.step, slider.max, 9):
-        start = time.process_time()
-        slider.value = value
-        times.append(time.process_time() - start)
-    # Processor time, and the quickest few of nine, so that a busy machine does not fail the test.
-    assert sorted(times)[2] < 0.150
+    for key, slider in explorer.sliders.items():
+        times, start = [], slider.value
+        for share in np.linspace(0.2, 1, 7):
+            before = time.process_time()
+            slider.value = type(start)(slider.min + share * (slider.max - slider.min))
+            times.append(time.process_time() - before)
+        slider.value = start
+        # Processor time, the middle of seven, so that a busy machine does not fail the test.
+        assert np.median(times) < 0.150, key
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_sliders_say_what_they_set(name):
     explorer = EXPLORERS[name]()
     for slider in explorer.sliders.values():
-        assert "(" in slider.description or slider.description.endswith(", n")
-        assert not slider.disabled
+        label = slider.description
+        assert label.startswith("Number of") or label.endswith(("points)", "hour)", "app)", "1)"))
+        assert len(label) <= 42, "a longer label is cut off"
+        assert slider.readout and slider.continuous_update and not slider.disabled
     assert explorer.reset.description == "Reset"
+
+
+def test_what_a_browser_makes_of_a_number_is_rounded():
+    """A browser's slider sends -8.9e-16 for 0 hours and 1.0000000000000002 for ρ = 1."""
+    explorer = explore.centring()
+    explorer.sliders["zero"].value = -8.9e-16
+    assert "Zero at 0 hours" in said(explorer)
+    explorer = explore.singular_rate()
+    explorer.sliders["correlation"].max = 2
+    explorer.sliders["correlation"].value = 1.0000000000000002
+    assert "The truth is at an edge itself" in said(explorer)
+
+
+def test_reset_goes_through_no_impossible_setting():
+    explorer, heard = explore.power_curve(), []
+    explorer.sliders["n_students"].value = 2
+    explorer.sliders["n_schools"].value = 1
+    explorer.text.observe(lambda change: heard.append(change["new"]), names="value")
+    explorer.reset.click()
+    assert len(heard) == 1 and "30 schools × 20 students" in heard[0]
+    explorer.sliders["n_schools"].value = 12
+    assert "12 schools × 20 students" in said(explorer)
 
 
 def test_the_picture_has_the_courses_look_before_use_style():
@@ -98,8 +139,8 @@ def test_shrinkage_says_the_factor():
     explorer = explore.shrinkage()
     for name, value in {"sigma": 6.0, "tau": 3.0, "n": 4}.items():
         explorer.sliders[name].value = value
-    assert "the factor is 0.50" in explorer.text.value
-    assert "put 4.0 points above it" in explorer.text.value
+    assert "the factor is 0.50" in said(explorer)
+    assert "put 4.0 points above it" in said(explorer)
 
 
 def test_an_impossible_setting_says_why_and_the_picture_waits():
@@ -108,15 +149,15 @@ def test_an_impossible_setting_says_why_and_the_picture_waits():
     before = picture(explorer)
     explorer.sliders["tau"].value = 0
     assert (picture(explorer) == before).all()
-    assert "0/0" in explorer.text.value
+    assert "0/0" in said(explorer)
     explorer.sliders["tau"].value = 1
-    assert "the factor is 1.00" in explorer.text.value
+    assert "the factor is 1.00" in said(explorer)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sigma": 0, "tau": 0, "n": 5}, "sigma=0 and tau=0.*Raise one"),
+        ({"sigma": 0, "tau": 0, "n": 5}, "σ = 0 and τ = 0.*Raise one"),
         ({"sigma": -1, "tau": 4, "n": 5}, "sigma=-1.*negative"),
         ({"sigma": 5, "tau": 4, "n": 0}, "n=0: give a whole number from 1 to 60"),
         ({"sigma": 5, "tau": 4, "n": 2.5}, "n=2.5: give a whole number"),
@@ -215,26 +256,14 @@ def test_the_power_explorer_holds_its_level():
 
 def test_the_power_explorer_says_what_it_shows():
     explorer = explore.power_curve()
-    assert "30 schools × 20 students: an average slope of 0.5" in explorer.text.value
+    assert explorer.picture.studies.n_studies == 1000
+    assert "30 schools × 20 students: an average slope of 0.5" in said(explorer)
     shares = []
     for n_schools in (12, 30, 60):
         explorer.sliders["n_schools"].value = n_schools
         shares.append(explorer.picture._now["power_slope"].get_ydata().item())
-        assert f"found in {shares[-1]:.0%} of studies" in explorer.text.value
+        assert f"found in {100 * shares[-1]:.0f} % of studies" in said(explorer)
     assert shares == sorted(shares)
-
-
-@pytest.mark.parametrize("name", ["n_schools", "n_students", "slope", "sd_slope"])
-def test_a_power_curve_of_many_studies_takes_less_than_a_blink(name):
-    explorer = explore.power_curve()
-    assert explorer.picture.studies.n_studies >= 500
-    slider = explorer.sliders[name]
-    times = []
-    for share in np.linspace(0.2, 1, 5):
-        start = time.process_time()
-        slider.value = type(slider.value)(slider.min + share * (slider.max - slider.min))
-        times.append(time.process_time() - start)
-    assert min(times) < 0.150
 
 
 @pytest.mark.parametrize(
@@ -259,9 +288,9 @@ def test_a_study_that_cannot_be_fitted_leaves_the_power_curve_as_it_is():
     before = picture(explorer)
     explorer.sliders["n_students"].value = 2
     assert (picture(explorer) == before).all()
-    assert "Take three or more. The picture shows the last setting" in explorer.text.value
+    assert "Take three or more. The picture still shows the setting before" in said(explorer)
     explorer.sliders["n_students"].value = 3
-    assert "30 schools × 3 students" in explorer.text.value
+    assert "30 schools × 3 students" in said(explorer)
 
 
 # One line for everyone, its fine print broken
@@ -486,7 +515,7 @@ def test_the_estimates_pile_up_on_the_edge():
     assert (np.abs(shown._edge.get_ydata()) > 1).all()
     assert (np.abs(shown._inside.get_ydata()) < 1).all()
     rate = shown._now.get_ydata()[0]
-    assert f"{rate:.0f} % of 1,000 fits are singular" in explorer.text.value
+    assert f"{rate:.0f} % of 1,000 fits are singular" in said(explorer)
     assert inside / n == pytest.approx(1 - rate / 100)
     assert edge / n <= rate / 100 + 1e-9
     below = 100 * (shown._edge.get_ydata() < -1).sum() / n
@@ -517,19 +546,6 @@ def test_the_truth_at_an_edge_is_said():
     assert "slopes do not vary, and ρ means nothing" in shown.update(5, 20, 0, 0.3)
     assert "The truth is at an edge itself: τ₁ = 0.8 points" in shown.update(5, 20, 0.8, -1)
     assert "at no edge" in shown.update(5, 20, 0.8, -0.9)
-
-
-@pytest.mark.parametrize("name", ["assumptions", "random_slopes", "centring", "singular_rate"])
-def test_every_slider_of_a_lesson_redraws_in_less_than_a_blink(name):
-    explorer = EXPLORERS[name]()
-    for key, slider in explorer.sliders.items():
-        times, start = [], slider.value
-        for share in np.linspace(0.2, 1, 5):
-            before = time.process_time()
-            slider.value = type(start)(slider.min + share * (slider.max - slider.min))
-            times.append(time.process_time() - before)
-        slider.value = start
-        assert min(times) < 0.150, key
 
 
 # Stills
@@ -597,55 +613,6 @@ def test_a_flipbook_may_have_several_axes():
 def test_a_flipbook_refuses_one_frame_and_too_many_bytes(monkeypatch):
     with pytest.raises(ValueError, match="values has 1 entries"):
         explore.flipbook(draw_tilt, [1], "Slope")
-    monkeypatch.setattr(explore, "MOST_BYTES", 5_000)
+    monkeypatch.setattr(explore_flipbook, "MOST_BYTES", 5_000)
     with pytest.raises(ValueError, match="values gives 2 frames of .* fewer values or a smaller"):
         explore.flipbook(draw_tilt, [1, 2], "Slope")
-
-
-# In a real JupyterLab
-
-CELLS = [
-    "from helpers import explore",
-    "explore.shrinkage()",
-    "def draw(ax, value):\n    ax.plot([0, value])\n    ax.set(ylim=(0, 4))",
-    "explore.flipbook(draw, (1, 2, 3), 'Height')",
-]
-SEE = """
-const images = [...document.querySelectorAll('.jp-OutputArea-output img')];
-return [images[0].src, document.querySelector('[role=status]').innerText, images.at(-1).alt];
-"""
-
-
-@pytest.mark.skipif(bool(browser.missing()), reason=browser.missing() or "can run")
-def test_arrow_keys_move_the_picture_and_a_flipbook_needs_no_kernel():
-    from selenium.webdriver.common.keys import Keys
-
-    notebook = new_notebook(cells=[new_code_cell(source) for source in CELLS])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    with browser.lab() as server, browser.chrome() as driver:
-        nbformat.write(notebook, server.root / "explore.ipynb")
-        browser.open_notebook(driver, server, "explore.ipynb")
-        browser.run_all(driver)
-        assert browser.complaints(driver) == []
-        handles = driver.find_elements("css selector", ".noUi-handle")
-        source, words, alt = driver.execute_script(SEE)
-        handles[0].send_keys(Keys.ARROW_RIGHT)
-        moved = wait_for(lambda: changed(driver, source, words))
-        assert moved[1].startswith("σ = 5.5 points")
-        browser.end_kernel(driver)
-        handles[-1].send_keys(Keys.ARROW_RIGHT)
-        wait_for(lambda: driver.execute_script(SEE)[2] == "Height: 2.")
-        assert alt == "Height: 1."
-
-
-def changed(driver, source, words):
-    now = driver.execute_script(SEE)
-    return now if now[0] != source and now[1] != words else None
-
-
-def wait_for(condition, seconds=15):
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "nothing changed"
-        time.sleep(0.1)
-    return result
