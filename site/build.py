@@ -1,9 +1,9 @@
 """Build the course's site: `python3 course.py site` runs this with the course's packages.
 
-A page shows the outputs that are stored in its notebook. Notebooks that make widgets are run here,
-in memory, because a flipbook's frames are nowhere else; should any other output differ from the
-stored one, the build fails. (That the other notebooks still give what they store is what
-`python3 course.py test` says.)
+A page shows the outputs that are stored in its notebook. Notebooks with a flipbook are run here, in
+memory, because its frames are nowhere else; should any other output differ from the stored one, the
+build fails. (That the other notebooks still give what they store is what `python3 course.py test`
+says.) What needs Python to be of use, sliders and quizzes, is a line that says so.
 
 What the site is made of is gathered in dist/site/source, with the paths it has in the repository,
 so that links lead to the same places in both. The built site replaces _site only when it is whole.
@@ -36,15 +36,22 @@ ROOT = course.ROOT
 SITE = ROOT / "site"
 WORK = ROOT / "dist" / "site"
 VIEW = "application/vnd.jupyter.widget-view+json"
+PLANS = ("half-day", "one-day", "two-days")
 STATE = "application/vnd.jupyter.widget-state+json"
-MAKES_WIDGETS = re.compile(r"\bexplore\.|\bipywidgets\b")
+FLIPBOOK = re.compile(r"\bexplore\.flipbook\(")
 # These cells are exempt from comparison in the tests, too; tests/allowed.py says why.
 NOT_COMPARED = "nbval-ignore-output"
-LIVE = (
-    '<p class="course-live">Here are sliders and a picture that follows them. They need Python: '
-    "open this notebook in JupyterLab to move them. Without it, read on: next comes the same "
-    "picture at settings side by side.</p>"
-)
+# What stands in the place of a widget that is of no use without Python.
+NEEDS_PYTHON = {
+    re.compile(r"\bexplore\.(?!stills\(|flipbook\()[a-z]\w*\("): (
+        "Here are sliders and a picture that follows them. They need Python; to move them: {open} "
+        "Without it, read on: next comes the same picture at settings side by side."
+    ),
+    re.compile(r"\bcheck\.quiz\("): (
+        "Here is a quiz that says at once whether a choice is right. It needs Python; to take it: "
+        "{open} Its question is the one above."
+    ),
+}
 
 
 # ── What the pages load ─────────────────────────────────────────────────────────────────────────
@@ -107,18 +114,18 @@ def vendor(static):
 
 
 def put_notebook(path, target):
-    """Copy a notebook, with its widgets alive where it makes any; complaints."""
-    stored = nbformat.read(path, as_version=4)
+    """Copy a notebook, with its flipbooks alive and a word for other widgets; complaints."""
+    stored, complaints = nbformat.read(path, as_version=4), []
+    if any(cell.cell_type == "code" and FLIPBOOK.search(cell.source) for cell in stored.cells):
+        ran = course.prepared(copy.deepcopy(stored))
+        problem = course.run_cells(ran, path, {"running": {}, "stop": False})
+        if problem:
+            return [f"{course.shown(path)}, {problem}"]
+        complaints = [f"{course.shown(path)}, {text}" for text in differences(stored, ran)]
+        add_widgets(stored, ran)
+    add_notices(stored, course.shown(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not any(c.cell_type == "code" and MAKES_WIDGETS.search(c.source) for c in stored.cells):
-        shutil.copy2(path, target)
-        return []
-    ran = course.prepared(copy.deepcopy(stored))
-    problem = course.run_cells(ran, path, {"running": {}, "stop": False})
-    if problem:
-        return [f"{course.shown(path)}, {problem}"]
-    complaints = [f"{course.shown(path)}, {text}" for text in differences(stored, ran)]
-    nbformat.write(with_widgets(stored, ran), target)
+    nbformat.write(stored, target)
     return complaints
 
 
@@ -143,26 +150,31 @@ def comparable(outputs):
     return json.dumps(texts, sort_keys=True)
 
 
-def with_widgets(stored, ran):
-    """The stored notebook plus the widgets that move without Python, and a word for the others."""
+def add_widgets(stored, ran):
+    """Take from a run the widgets that move without Python: those that hold a link of two parts."""
     state = ran.metadata.get("widgets", {}).get(STATE, {"state": {}})
     kept = set()
     for before, after in zip(stored.cells, ran.cells, strict=True):
         for output in after.get("outputs", []):
-            if VIEW not in output.get("data", {}):
-                continue
-            models = connected(state["state"], output["data"][VIEW]["model_id"])
-            moves = any(state["state"][model]["model_name"] == "LinkModel" for model in models)
-            output["data"] = (
-                {VIEW: output["data"][VIEW]} if moves else {"text/html": LIVE, "text/plain": ""}
-            )
-            output.pop("execution_count", None)
-            before.outputs.append(nbformat.v4.new_output("display_data", output["data"]))
-            kept |= models if moves else set()
+            view = output.get("data", {}).get(VIEW)
+            models = connected(state["state"], view["model_id"]) if view else set()
+            if any(state["state"][model]["model_name"] == "LinkModel" for model in models):
+                before.outputs.append(nbformat.v4.new_output("display_data", {VIEW: view}))
+                kept |= models
     if kept:
         models = {name: model for name, model in state["state"].items() if name in kept}
         stored.metadata["widgets"] = {STATE: {**state, "state": models}}
-    return stored
+
+
+def add_notices(stored, path):
+    """Where a widget would be that needs Python, say so, and how to have it."""
+    how = f"<code>python3 course.py lab {path}</code>."
+    for cell in stored.cells:
+        said = [text for made, text in NEEDS_PYTHON.items() if made.search(cell.source)]
+        if cell.cell_type == "code" and said and not cell.outputs:
+            html = f'<p class="course-live">{said[0].format(open=how)}</p>'
+            data = {"text/html": html, "text/plain": ""}
+            cell.outputs.append(nbformat.v4.new_output("display_data", data))
 
 
 def connected(models, start):
@@ -207,32 +219,34 @@ def references(lessons):
     return "\n".join(["# References", "", "What the lessons cite, and where.", "", *lines, ""])
 
 
-def glossary(lessons):
-    """The glossary of the last lesson as a page of its own."""
-    path, text = next(
-        (path, text)
-        for path, notebook in reversed(lessons.items())
-        if (text := section(notebook, "Glossary"))
-    )
-    text = re.sub(r"\]\((\d\d-[\w-]+\.ipynb)", r"](notebooks/\1", text)
-    text = text.replace("this one", f"[{path.name[:2]}](notebooks/{path.name})")
-    return f"# Glossary\n\n{text}\n"
-
-
-def with_contents(home):
-    """The home page with its lists of notebooks, each with its number; empty lists go."""
+def with_contents(home, root=ROOT):
+    """The home page with its lists of notebooks and pages, in order; an empty list goes."""
 
     def listed(found):
-        paths = sorted((ROOT / found[2]).glob("*.ipynb"))
-        entries = [f"{path.name[:2]} {title(path)} <{found[2]}/{path.stem}>" for path in paths]
-        return found[1] + "\n".join(entries) + "\n```\n" if entries else ""
+        folder, kind = found.groups()
+        paths = sorted(
+            (root / ("site" if kind == "md" else "") / folder).glob(f"*.{kind}"), key=place
+        )
+        return "\n".join(entry(path, f"{folder}/{path.stem}") for path in paths)
 
-    return re.sub(r"(```\{toctree\}[^`]*\n)(notebooks.*)/\*\n```\n", listed, home)
+    home = re.sub(r"^([\w/]+)/\*\.(\w+)$", listed, home, flags=re.MULTILINE)
+    return re.sub(r"```\{toctree\}\n(:.*\n)*\n*```\n", "", home)
 
 
-def title(path):
-    first = nbformat.read(path, as_version=4).cells[0].source
-    return first.splitlines()[0].removeprefix("# ")
+def place(path):
+    """Plans for a day come in the order of their length, and before what goes with them."""
+    return PLANS.index(path.stem) if path.stem in PLANS else len(PLANS), path.name
+
+
+def entry(path, name):
+    """A page's line in a list: a notebook has its number before its title."""
+    if path.suffix != ".ipynb":
+        return name
+    cells = nbformat.read(path, as_version=4).cells
+    heading = cells[0].source.splitlines()[0] if cells and cells[0].source else ""
+    if not heading.startswith("# "):
+        raise course.Trouble(f"{course.shown(path)} has no title. Begin its first cell with '# …'.")
+    return f"{path.name[:2]} {heading.removeprefix('# ')} <{name}>"
 
 
 # ── The build ───────────────────────────────────────────────────────────────────────────────────
@@ -256,7 +270,6 @@ def gather(source):
         path: nbformat.read(path, as_version=4) for path in paths if path.parent.name == "notebooks"
     }
     (source / "references.md").write_text(references(lessons), encoding="utf-8")
-    (source / "glossary.md").write_text(glossary(lessons), encoding="utf-8")
     home = (source / "index.md").read_text(encoding="utf-8")
     (source / "index.md").write_text(with_contents(home), encoding="utf-8")
     with ThreadPoolExecutor(2) as pool:

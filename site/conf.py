@@ -1,6 +1,7 @@
 """Sphinx's settings; build.py gathers the sources and starts Sphinx on them."""
 
 import os
+import re
 
 project = "Beyond Parallel Lines"
 author = "the authors of Beyond Parallel Lines"
@@ -59,3 +60,16 @@ mathjax_path = "mathjax/es5/tex-chtml.js"
 # Its menu would offer what is not on this site.
 mathjax3_config = {"options": {"enableMenu": False}}
 copybutton_exclude = ".linenos, .gp, .go"
+
+
+def with_headers(app, what, name, thing, options, lines):
+    """Give the table in a module's docstring the headers that a page's table must have."""
+    border = next((line for line in lines if re.fullmatch(r"=+ +=+", line)), None)
+    if what == "module" and border:
+        width = border.index(" ") + len(re.search(" +", border)[0])
+        start = lines.index(border)
+        lines[start:start] = [border, "name".ljust(width) + "what it does"]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", with_headers)
