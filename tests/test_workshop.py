@@ -79,6 +79,12 @@ def named(markdown):
     return [re.sub(r"\s+", " ", name) for name in HEADING.findall(prose.without_code(markdown))]
 
 
+def printed(book):
+    """What the cells of a notebook print, pictures left out."""
+    outputs = [output for _, cell in book.code for output in cell.outputs]
+    return "\n".join(o.get("text", "") or o.data.get("text/plain", "") for o in outputs)
+
+
 def unheard(markdown, number):
     """Numbers of a page that the lesson does not show.
 
@@ -94,10 +100,9 @@ def unheard(markdown, number):
         stated = prose.Number(digits, Decimal(digits), Decimal(1), "", True)
         if not re.search(rf"\b{digits}\b", whole) and not prose.supported(stated, shown):
             wrong.append(f"{digits} %")
-    printed = whole + " ".join(str(o) for _, cell in book.code for o in cell.outputs)
+    everything = f"{whole} {printed(book)}".replace(",", "")
     for digits in LARGE.findall(statements):
-        plain = digits.replace(",", "")
-        if plain not in printed.replace(",", ""):
+        if not re.search(rf"(?<![\d.]){digits.replace(',', '')}(?!\d)", everything):
             wrong.append(digits)
     return wrong
 
