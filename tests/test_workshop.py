@@ -156,6 +156,11 @@ def test_the_syllabus_has_the_minutes_of_the_lessons():
     assert len(stated) == 16
 
 
+def test_exercises_take_as_long_as_teachers_are_told():
+    spans = {minutes(notebook("exercises", f"{number:02d}")) for number in range(1, 15)}
+    assert f"take a learner {min(spans)} to {max(spans)} minutes" in text(SITE / "teachers.md")
+
+
 @pytest.mark.parametrize("name", PLANS)
 def test_what_can_be_cut_adds_up(name):
     saved = 0
@@ -185,6 +190,15 @@ def test_who_is_late_is_told_when():
         ]
         assert starts[0] < clock(reading) <= starts[0] + 15
     assert len(told) == 4
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_pauses_are_when_the_page_says(name):
+    (table,) = tables(plan(name))
+    pause = "break" if name == "half-day" else "lunch"
+    starts = [clock("9:00") + clock(row[0]) for row in table if row[2] == pause]
+    times = " and ".join(f"{start // 60}:{start % 60:02d}" for start in starts)
+    assert re.search(rf"at 9:00, and (the breaks are|lunch is) at {times}\.", plan(name))
 
 
 def test_the_capstone_has_its_own_minutes():
