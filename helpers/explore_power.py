@@ -164,7 +164,7 @@ class SingularRate:
             for height in (-1.2, 1.2)
         ]
         ax.set(xlim=(-0.08, 3.5), ylim=(-1.42, 1.42), yticks=[-1, -0.5, 0, 0.5, 1])
-        ax.set_xlabel("Estimated SD of slopes, τ₁")
+        ax.set_xlabel("Estimated τ₁ (points an hour)")
         ax.set_ylabel("Estimated correlation, ρ")
         ax.set_title("1,000 studies (star: truth)", fontsize="medium")
 
