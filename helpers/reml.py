@@ -60,8 +60,8 @@ class _Design:
     R_z: np.ndarray  # (q, q)
     spread: sparse.csr_array  # (n, q·J): orthonormal columns, q for each group
     rows: np.ndarray  # (q, q + p, J): scaled Z and Q, side by side, in the rotated rows
-    Q_within: np.ndarray  # (n, p), orthonormal
-    X_within: np.ndarray  # (p, p): what is left of Q within groups
+    Q_within: np.ndarray  # (n, p), orthonormal; (n, 0) where Z holds all of X
+    X_within: np.ndarray  # (p, p) or (0, p): what is left of Q within groups
     df_within: int  # rows that neither X nor Z can reach
 
     @cached_property
@@ -108,6 +108,14 @@ def _orthonormal(M, name):
     return Q, R * length
 
 
+def _coded(groups):
+    """The labels, sorted, and each row's place among them; at once where the rows are in order."""
+    if not np.all(groups[1:] >= groups[:-1]):
+        return np.unique(groups, return_inverse=True)
+    new = np.concatenate([[True], groups[1:] != groups[:-1]])
+    return groups[new], np.cumsum(new) - 1
+
+
 def _group_basis(Z, codes, n_groups):
     """Orthonormal basis of each group's columns of Z, (n, q): Gram–Schmidt, done twice."""
     basis = np.zeros_like(Z)
@@ -129,11 +137,12 @@ def _reduce_design(X, Z, groups):
     Scaled as here, Z makes a standard deviation of Λ = 1 the one that is shrunk by half in an
     average group.
     """
-    labels, codes = np.unique(groups, return_inverse=True)
+    labels, codes = _coded(groups)
     (n, p), q, J = X.shape, Z.shape[1], len(labels)
     _check_sizes(n, p, q, J)
     Q, R_x = _orthonormal(X, "X")
-    Z, R_z = _orthonormal(Z, "Z")
+    begins = np.array_equal(X[:, :q], Z)  # as often; then its basis begins that of X
+    Z, R_z = (Q[:, :q], R_x[:q, :q]) if begins else _orthonormal(Z, "Z")
     Z, R_z = Z * np.sqrt(J), R_z / np.sqrt(J)
     basis = _group_basis(Z, codes, J)
     place = codes[:, None] + J * np.arange(q)
@@ -141,8 +150,12 @@ def _reduce_design(X, Z, groups):
         (basis.ravel(), place.ravel(), np.arange(0, n * q + 1, q)), shape=(n, q * J)
     )
     X_rows = spread.T @ Q
-    Q_within, X_within = np.linalg.qr(Q - spread @ X_rows)
-    reached = round(np.sum(basis**2)) + np.sum(np.linalg.svd(X_within, compute_uv=False) > 1e-8)
+    Q_within, X_within = np.empty((n, 0)), np.empty((0, p))
+    reached = round(np.vdot(basis, basis))
+    left = Q - spread @ X_rows
+    if np.vdot(left, left) > 1e-24:
+        Q_within, X_within = np.linalg.qr(left)
+        reached += np.sum(np.linalg.svd(X_within, compute_uv=False) > 1e-8)
     if n <= reached:
         raise ValueError(
             "no residual degrees of freedom: X and the random effects together fit every row; "
@@ -676,10 +689,10 @@ def _best_elsewhere(design, response, reml):
     return trial[:, value.argmin(axis=0), np.arange(n)], value.min(axis=0)
 
 
-def _promise(theta, point, design, bend=0.0):
-    """Twice what a Newton step would take off the criterion; `bend` is added to its Hessian."""
+def _promise(theta, point, design, hessian=None):
+    """Twice what a Newton step would take off the criterion."""
     gradient = _gradient(theta, point)
-    hessian = _information(theta, design) + bend
+    hessian = _information(theta, design) if hessian is None else hessian
     inverse = _inverse(hessian, _least_curvature(theta, design))
     return np.einsum("ar,abr,br->r", gradient, inverse, gradient)
 
@@ -687,10 +700,11 @@ def _promise(theta, point, design, bend=0.0):
 def _certainty(theta, point, design):
     """Whether the gradient at theta is as good as zero, and whether theta is badly determined."""
     rows, columns = _lower(design.sizes[2])
-    information = np.moveaxis(_information(theta, design), -1, 0)
-    flat = np.linalg.eigvalsh(information)[:, 0] < _least_curvature(theta, design)
+    information = _information(theta, design)
+    least = np.linalg.eigvalsh(np.moveaxis(information, -1, 0))[:, 0]
     bend = 2 * point.slope[rows[:, None], rows] * (columns[:, None] == columns)[..., None]
-    return np.abs(_promise(theta, point, design, bend)) < 1e-6, flat
+    sure = np.abs(_promise(theta, point, design, information + bend)) < 1e-6
+    return sure, least < _least_curvature(theta, design)
 
 
 def _is_singular(theta, q):
