@@ -246,7 +246,7 @@ def entry(path, name):
     heading = cells[0].source.splitlines()[0] if cells and cells[0].source else ""
     if not heading.startswith("# "):
         raise course.Trouble(f"{course.shown(path)} has no title. Begin its first cell with '# …'.")
-    return f"{path.name[:2]} {heading.removeprefix('# ')} <{name}>"
+    return f"{path.name[:2]} {heading.removeprefix('# ').removeprefix('Exercises: ')} <{name}>"
 
 
 # ── The build ───────────────────────────────────────────────────────────────────────────────────
@@ -288,10 +288,7 @@ def lighten(built):
     """Make pages light to load: pictures without loss in a smaller format, icons that are used."""
     pictures = sorted((built / "_images").glob("*.png"))
     with ThreadPoolExecutor(2) as pool:
-        sizes = {
-            path.name: size
-            for path, size in zip(pictures, pool.map(make_webp, pictures), strict=True)
-        }
+        sizes = dict(pool.map(make_webp, pictures))
     for page in built.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         text = re.sub(r"<img\b[^>]*>", lambda found: sized(found[0], sizes), text)

@@ -45,6 +45,8 @@ html_baseurl = os.environ.get("COURSE_SITE_ADDRESS", "")
 html_context = {
     "binder": os.environ.get("COURSE_BINDER_ADDRESS", "").rstrip("/"),
     "default_mode": "auto",
+    # Pages to hand out: in print they are made to fit one sheet.
+    "one_sheet": ["workshop/cheat-sheet", "workshop/handout"],
 }
 html_favicon = "_static/favicon.svg"
 html_theme_options = {
@@ -55,6 +57,7 @@ html_theme_options = {
     "navbar_persistent": [],
     "search_bar_text": "Search the course",
     "toc_title": "On this page",
+    "footer_content_items": "copyright.html",
 }
 mathjax_path = "mathjax/es5/tex-chtml.js"
 # Its menu would offer what is not on this site.
