@@ -219,7 +219,7 @@ def references(lessons):
     return "\n".join(["# References", "", "What the lessons cite, and where.", "", *lines, ""])
 
 
-def with_contents(home, root=ROOT):
+def with_contents(home, root):
     """The home page with its lists of notebooks and pages, in order; an empty list goes."""
 
     def listed(found):
@@ -271,7 +271,7 @@ def gather(source):
     }
     (source / "references.md").write_text(references(lessons), encoding="utf-8")
     home = (source / "index.md").read_text(encoding="utf-8")
-    (source / "index.md").write_text(with_contents(home), encoding="utf-8")
+    (source / "index.md").write_text(with_contents(home, ROOT), encoding="utf-8")
     with ThreadPoolExecutor(2) as pool:
         done = pool.map(put_notebook, paths, (source / path.relative_to(ROOT) for path in paths))
         return [complaint for complaints in done for complaint in complaints]

@@ -1,6 +1,8 @@
 """The built site, in a browser that may fetch nothing else: shown whole, light, within reach."""
 
 import base64
+import contextlib
+import copy
 import gzip
 import hashlib
 import os
@@ -9,9 +11,11 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from string import ascii_lowercase
 from types import SimpleNamespace
 
 import browser
@@ -27,9 +31,10 @@ import audit  # noqa: E402
 import build  # noqa: E402
 
 CODE, TEXT = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
-PHONE, LAPTOP = 390, 1280
+PHONE, LAPTOP, PROJECTOR = 390, 1280, 1920
 MOST_BYTES = 1_500_000
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+NEEDS_PYTHON = re.compile(r"check\.quiz\(|explore\.(?!stills|flipbook)[a-z]\w*\(")
 TEXTS = {".html", ".css", ".js", ".svg"}
 
 
@@ -73,11 +78,20 @@ def site(tmp_path_factory):
         server.shutdown()
 
 
+@contextlib.contextmanager
+def cut_off():
+    """A browser that reaches this machine and nothing else."""
+    elsewhere = ["https://*", "wss://*", *(f"http://{letter}*" for letter in ascii_lowercase)]
+    with browser.chrome(LAPTOP, 900) as running:
+        running.set_script_timeout(120)
+        running.execute_cdp_cmd("Network.enable", {})
+        running.execute_cdp_cmd("Network.setBlockedURLs", {"urls": elsewhere})
+        yield running
+
+
 @pytest.fixture(scope="module")
 def driver(site):
-    with browser.chrome(LAPTOP, 900) as running:
-        running.execute_cdp_cmd("Network.enable", {})
-        running.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["https://*"]})
+    with cut_off() as running:
         yield running
 
 
@@ -101,8 +115,7 @@ return maths <= document.querySelectorAll('article mjx-container').length
 def visit(driver, site, page, *, theme="light", width=LAPTOP, seconds=60):
     resize(driver, width)
     driver.get(site.url + page)
-    shown = driver.execute_script("return document.documentElement.dataset.theme")
-    if shown != theme:
+    if driver.execute_script("return document.documentElement.dataset.theme") != theme:
         driver.execute_script(
             "localStorage.setItem('mode', arguments[0]);"
             "localStorage.setItem('theme', arguments[0]);",
@@ -119,14 +132,101 @@ def lessons(site):
     return [page for page in site.pages if page.startswith("notebooks/")]
 
 
+WRONG = """
+const found = [];
+for (const i of document.images) if (!i.naturalWidth) found.push('not shown: ' + i.src);
+for (const e of document.querySelectorAll('mjx-merror, [data-mjx-error]'))
+    found.push('refused equation: ' + e.textContent);
+for (const part of document.querySelectorAll('article p, article li, article td')) {
+    const copy = part.cloneNode(true);
+    copy.querySelectorAll('code, pre, mjx-container').forEach(n => n.remove());
+    const bare = copy.textContent.match(/\\$[^$]*[\\\\_^][^$]*\\$/g);
+    if (bare) found.push('as typed: ' + bare[0]);
+}
+if (/Error displaying widget|Loading widget/.test(document.body.innerText))
+    found.push('a widget that is dead');
+for (const entry of performance.getEntriesByType('resource'))
+    if (!entry.name.startsWith(location.origin) && !entry.name.startsWith('data:'))
+        found.push('fetched from elsewhere: ' + entry.name);
+return found;
+"""
+LOADED = """
+return performance.getEntriesByType('resource').map(e => new URL(e.name))
+    .filter(u => u.origin === location.origin).map(u => decodeURI(u.pathname).slice(1))"""
+# A picture of a cell fills the column unless it is small by nature, and keeps its shape.
+PICTURES = """
+const found = [];
+for (const i of document.querySelectorAll('.cell_output img')) {
+    if (!i.checkVisibility()) continue;
+    const room = i.closest('.cell_output').clientWidth, shape = i.naturalWidth / i.naturalHeight;
+    if (i.naturalWidth > 2 * i.clientWidth) found.push('more than twice as wide: ' + i.src);
+    if (i.clientWidth < 0.9 * Math.min(room, i.naturalWidth)) found.push('shrunk: ' + i.src);
+    if (Math.abs(i.clientWidth / i.clientHeight / shape - 1) > 0.02) found.push('bent: ' + i.src);
+}
+return found;
+"""
+AXE = """
+const [theme, tags, done] = arguments;
+document.documentElement.dataset.theme = theme;
+axe.run(document, { runOnly: tags, resultTypes: ['violations'] }).then(result => done(
+    result.violations.map(v => `${v.id}: ${v.nodes.map(n => n.html.slice(0, 120)).join(' | ')}`)));
+"""
+
+
+def look(driver, site, page):
+    """All that the tests below ask about one page, from a single visit."""
+    driver.get_log("browser")
+    visit(driver, site, page)
+    seen = {
+        "wrong": driver.execute_script(WRONG),
+        "loaded": driver.execute_script(LOADED),
+        "pictures": driver.execute_script(PICTURES),
+        "open": driver.execute_script("return document.querySelectorAll('details[open]').length"),
+    }
+    axe = build.package("axe-core") / "axe.min.js"
+    driver.execute_script(axe.read_text(encoding="utf-8"))
+    for theme in ("dark", "light"):
+        seen[theme] = driver.execute_async_script(AXE, theme, WCAG)
+    seen["sideways"] = []
+    for width in (PROJECTOR, PHONE):
+        resize(driver, width)
+        needed = driver.execute_script("return document.documentElement.scrollWidth")
+        seen["sideways"] += [width] if needed > width else []
+    seen["wrong"] += [entry["message"] for entry in driver.get_log("browser")]
+    return seen
+
+
+@pytest.fixture(scope="module")
+def looked(site):
+    """What was seen on every page, by two browsers that share the pages."""
+    left, seen = list(reversed(site.pages)), {}
+
+    def work():
+        with cut_off() as running:
+            while left:
+                page = left.pop()
+                seen[page] = look(running, site, page)
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(work) for _ in range(2)]:
+            done.result()
+    return seen
+
+
+def faults(looked, what):
+    return {page: seen[what] for page, seen in looked.items() if seen[what]}
+
+
 # ── What is there ───────────────────────────────────────────────────────────────────────────────
 
 
 @needs_site
 def test_every_notebook_and_every_page_of_its_own_is_there(site):
     notebooks = {path.relative_to(ROOT).with_suffix(".html").as_posix() for path in digests()}
-    own = {"index", "syllabus", "teachers", "glossary", "references", "data/README", "api", "lite"}
-    assert set(site.pages) == notebooks | {f"{name}.html" for name in own} | {"search.html"}
+    own = {path.relative_to(build.SITE).with_suffix("") for path in build.SITE.rglob("*.md")}
+    made = {"references.html", "data/README.html", "search.html"}
+    assert set(site.pages) == notebooks | {f"{name.as_posix()}.html" for name in own} | made
+    assert {"index.html", "syllabus.html", "teachers.html", "glossary.html"} < set(site.pages)
 
 
 @needs_site
@@ -153,36 +253,21 @@ def test_the_code_s_page_names_all_public_names(site):
 
 # ── What is seen ────────────────────────────────────────────────────────────────────────────────
 
-COMPLAINTS = """
-const found = [];
-for (const i of document.images) if (!i.naturalWidth) found.push('not shown: ' + i.src);
-for (const e of document.querySelectorAll('mjx-merror, [data-mjx-error]'))
-    found.push('refused equation: ' + e.textContent);
-for (const part of document.querySelectorAll('article p, article li, article td')) {
-    const copy = part.cloneNode(true);
-    copy.querySelectorAll('code, pre, mjx-container').forEach(n => n.remove());
-    const bare = copy.textContent.match(/\\$[^$]*[\\\\_^][^$]*\\$/g);
-    if (bare) found.push('as typed: ' + bare[0]);
-}
-if (/Error displaying widget|Loading widget/.test(document.body.innerText))
-    found.push('a widget that is dead');
-for (const entry of performance.getEntriesByType('resource'))
-    if (!entry.name.startsWith(location.origin) && !entry.name.startsWith('data:'))
-        found.push('fetched from elsewhere: ' + entry.name);
-return found;
-"""
+
+@needs_site
+def test_every_page_shows_all_it_has_and_logs_nothing(site, looked):
+    assert set(looked) == set(site.pages)
+    assert faults(looked, "wrong") == {}
 
 
 @needs_site
-def test_every_page_shows_all_it_has_and_logs_nothing(site, driver):
-    driver.get_log("browser")
-    found = {}
-    for page in site.pages:
-        visit(driver, site, page)
-        logged = [entry["message"] for entry in driver.get_log("browser")]
-        if complaints := driver.execute_script(COMPLAINTS) + logged:
-            found[page] = complaints
-    assert found == {}
+def test_no_page_scrolls_sideways_on_a_phone_or_a_projector(looked):
+    assert faults(looked, "sideways") == {}
+
+
+@needs_site
+def test_answers_and_hints_are_closed(looked):
+    assert faults(looked, "open") == {}
 
 
 @needs_site
@@ -203,24 +288,17 @@ def test_a_flipbook_turns_without_a_kernel(site, driver):
 
 
 @needs_site
-def test_a_live_explorer_says_how_to_run_it(site):
-    said = [
-        page[10:12]
-        for page in lessons(site)
-        if "course-live" in (site.folder / page).read_text(encoding="utf-8")
-    ]
-    assert {"00", "03", "13"} <= set(said)
-
-
-@needs_site
-def test_no_page_scrolls_sideways_on_a_phone(site, driver):
-    wide = {}
-    for page in site.pages:
-        visit(driver, site, page, width=PHONE)
-        width = driver.execute_script("return document.documentElement.scrollWidth")
-        if width > PHONE:
-            wide[page] = width
-    assert wide == {}
+def test_what_needs_python_says_how_to_run_it_and_a_picture_follows(site):
+    for path in digests():
+        cells = nbformat.read(path, as_version=4).cells
+        wanted = [c for c in cells if c.cell_type == "code" and NEEDS_PYTHON.search(c.source)]
+        name = path.relative_to(ROOT)
+        page = (site.folder / name.with_suffix(".html")).read_text(encoding="utf-8")
+        said = page.split('<p class="course-live">')[1:]
+        assert len(said) == len(wanted), name
+        for cell, text in zip(wanted, said, strict=True):
+            assert f"<code>python3 course.py lab {name.as_posix()}</code>" in text
+            assert "explore" not in cell.source or "<img" in text
 
 
 @needs_site
@@ -276,32 +354,29 @@ def test_every_cell_of_code_can_be_copied(site, driver):
 
 # ── Accessibility ───────────────────────────────────────────────────────────────────────────────
 
-AXE = """
-const [options, done] = arguments;
-axe.run(document, { ...options, resultTypes: ['violations'] }).then(result => done(
-    result.violations.map(v => `${v.id}: ${v.nodes.map(n => n.html.slice(0, 120)).join(' | ')}`)));
-"""
+
+@needs_site
+def test_axe_finds_nothing_by_day(looked):
+    assert faults(looked, "light") == {}
 
 
-def violations(driver, site, page, theme, **options):
+@needs_site
+def test_axe_finds_nothing_by_night(looked):
+    assert faults(looked, "dark") == {}
+
+
+@needs_site
+def test_axe_is_awake(site, driver):
+    page = site.folder / "faulty.html"
+    page.write_text('<html lang="en"><title>A</title><p style="color:#ccc">pale</p><img src="a">')
+    try:
+        driver.get(site.url + page.name)
+    finally:
+        page.unlink()
     axe = build.package("axe-core") / "axe.min.js"
-    visit(driver, site, page, theme=theme)
     driver.execute_script(axe.read_text(encoding="utf-8"))
-    driver.set_script_timeout(120)
-    return driver.execute_async_script(AXE, options)
-
-
-@needs_site
-def test_axe_finds_nothing_by_day(site, driver):
-    found = {page: violations(driver, site, page, "light", runOnly=WCAG) for page in site.pages}
-    assert {page: faults for page, faults in found.items() if faults} == {}
-
-
-@needs_site
-def test_axe_finds_no_weak_contrast_by_night(site, driver):
-    only = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}
-    found = {page: violations(driver, site, page, "dark", runOnly=only) for page in site.pages}
-    assert {page: faults for page, faults in found.items() if faults} == {}
+    found = driver.execute_async_script(AXE, "light", WCAG)
+    assert {text.split(":")[0] for text in found} == {"color-contrast", "image-alt"}
 
 
 # ── Weight and speed ────────────────────────────────────────────────────────────────────────────
@@ -314,37 +389,22 @@ def on_the_wire(path):
 
 
 @needs_site
-def test_a_lesson_weighs_less_than_a_megabyte_and_a_half(site, driver):
-    heavy = {}
-    for page in lessons(site):
-        visit(driver, site, page)
-        loaded = driver.execute_script(
-            "return performance.getEntriesByType('resource').map(e => new URL(e.name))"
-            ".filter(u => u.origin === location.origin).map(u => u.pathname.slice(1))"
-        )
-        files = {page, *loaded}
-        weight = sum(
+def test_a_lesson_weighs_less_than_a_megabyte_and_a_half(site, looked):
+    weights = {
+        page: sum(
             on_the_wire(site.folder / path)
-            for path in files
+            for path in {page, *looked[page]["loaded"]}
             if not path.startswith("_static/mathj")
         )
-        if weight > MOST_BYTES:
-            heavy[page] = weight
-    assert heavy == {}
+        for page in lessons(site)
+    }
+    assert min(weights.values()) > 100_000
+    assert {page: weight for page, weight in weights.items() if weight > MOST_BYTES} == {}
 
 
 @needs_site
-def test_no_picture_is_wider_than_twice_what_is_shown(site, driver):
-    wide = {}
-    for page in lessons(site):
-        visit(driver, site, page)
-        found = driver.execute_script(
-            "return [...document.querySelectorAll('.cell_output img')].filter("
-            "i => i.offsetParent && i.naturalWidth > 2 * i.clientWidth).map(i => i.src)"
-        )
-        if found:
-            wide[page] = found
-    assert wide == {}
+def test_pictures_are_as_wide_as_they_can_be_and_not_twice_as_wide(looked):
+    assert faults(looked, "pictures") == {}
 
 
 @needs_site
@@ -408,15 +468,24 @@ def test_what_moves_by_itself_is_kept_and_the_rest_says_what_it_needs():
     def view(name):
         return nbformat.v4.new_output("display_data", {build.VIEW: {"model_id": name}})
 
-    stored = notebook(CODE("book"), CODE("live"))
-    ran = notebook(CODE("book", outputs=[view("book")]), CODE("live", outputs=[view("live")]))
+    stored = notebook(CODE("explore.flipbook()"), CODE("explore.shrinkage()"))
+    ran = notebook(CODE("", outputs=[view("book")]), CODE("", outputs=[view("live")]))
     ran.metadata["widgets"] = {build.STATE: {"state": models, "version_major": 2}}
-    made = build.with_widgets(stored, ran)
-    assert made.cells[0].outputs == [view("book")]
-    assert "JupyterLab" in made.cells[1].outputs[0]["data"]["text/html"]
-    kept = made.metadata["widgets"][build.STATE]
+    build.add_widgets(stored, ran)
+    build.add_notices(stored, "notebooks/03-a.ipynb")
+    assert stored.cells[0].outputs == [view("book")]
+    assert "lab notebooks/03-a.ipynb" in stored.cells[1].outputs[0]["data"]["text/html"]
+    kept = stored.metadata["widgets"][build.STATE]
     assert set(kept["state"]) == {"book", "slider", "stack", "frame", "link"}
     assert kept["version_major"] == 2
+
+
+def test_a_picture_on_paper_and_a_stored_output_need_no_notice():
+    cells = [CODE("explore.stills(explore.Shrinkage, settings)"), TEXT("`check.quiz(1)`")]
+    stored = notebook(*cells, CODE('check.quiz("01.4")', outputs=[text("stored")]))
+    before = copy.deepcopy(stored)
+    build.add_notices(stored, "notebooks/03-a.ipynb")
+    assert stored == before
 
 
 def test_a_work_cited_twice_is_listed_once():
@@ -437,11 +506,166 @@ def test_a_work_cited_twice_is_listed_once():
     ]
 
 
-def test_the_glossary_s_links_lead_from_its_own_page():
-    source = "## Glossary\n\n| ICC | share | [02](02-groups.ipynb) |\n| prior | belief | this one |"
-    made = build.glossary({Path("notebooks/15-next.ipynb"): notebook(TEXT(source))})
-    assert "[02](notebooks/02-groups.ipynb)" in made
-    assert "| belief | [15](notebooks/15-next.ipynb) |" in made
+def test_lists_have_numbers_an_order_and_no_gaps(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(notebook(TEXT("# Exercises: B\n\nWhy?")), tmp_path / "notebooks/02-b.ipynb")
+    nbformat.write(notebook(TEXT("# A")), tmp_path / "notebooks/01-a.ipynb")
+    (tmp_path / "site/workshop").mkdir(parents=True)
+    for name in ("cheat-sheet", "two-days", "half-day"):
+        (tmp_path / f"site/workshop/{name}.md").write_text(f"# {name}\n")
+    home = """```{toctree}
+notebooks/*.ipynb
+```
+
+```{toctree}
+:caption: Solutions
+notebooks/solutions/*.ipynb
+```
+```{toctree}
+teachers
+workshop/*.md
+```
+"""
+    assert build.with_contents(home, tmp_path).splitlines() == [
+        "```{toctree}",
+        "01 A <notebooks/01-a>",
+        "02 B <notebooks/02-b>",
+        "```",
+        "",
+        "```{toctree}",
+        "teachers",
+        "workshop/half-day",
+        "workshop/two-days",
+        "workshop/cheat-sheet",
+        "```",
+    ]
+    nbformat.write(notebook(CODE("1")), tmp_path / "notebooks/01-a.ipynb")
+    with pytest.raises(course.Trouble, match="has no title"):
+        build.with_contents(home, tmp_path)
+
+
+# ── The glossary ────────────────────────────────────────────────────────────────────────────────
+
+
+def words(notebook_path):
+    cells = nbformat.read(notebook_path, as_version=4).cells
+    return "\n".join(c.source for c in cells if c.cell_type == "markdown").replace("*", "")
+
+
+def glossary():
+    """Pairs of a term and its text."""
+    written = (build.SITE / "glossary.md").read_text(encoding="utf-8")
+    return re.findall(r"^(\S.*)\n((?:  .*\n)+)", written, re.MULTILINE)
+
+
+def test_each_term_is_used_in_the_lessons_it_names():
+    wrong = []
+    for term, said in glossary():
+        names = [name for name in re.split(r", | and |: ", term) if len(name) > 2]
+        lessons = re.findall(r"\[(\d\d)\]\((notebooks/\1-[\w-]+\.ipynb)\)", said)
+        assert lessons, term
+        for number, path in lessons:
+            there = words(ROOT / path).casefold()
+            # `shrinkage factor` may stand there as `shrinkage factors`, `pooling` as `pooled`.
+            if not any(name.casefold()[:-3] in there for name in names):
+                wrong.append((term, number))
+    assert wrong == []
+    assert 30 <= len(glossary()) <= 60
+
+
+def test_the_glossary_has_all_that_the_last_lesson_lists():
+    listed = words(ROOT / "notebooks" / "15-where-next.ipynb").split("### Glossary")[1]
+    rows = re.findall(r"^\| ([^|]+) \|", listed.split("###")[0], re.MULTILINE)[2:]
+    mine = " ".join(term.casefold() for term, _ in glossary())
+    missing = [
+        name
+        for row in rows
+        for name in re.findall(r"[\w-]{3,}", row)
+        if name.casefold().rstrip("s") not in mine
+    ]
+    assert len(rows) > 20 and missing == []
+
+
+# ── What stops a build ──────────────────────────────────────────────────────────────────────────
+
+SMALL_HOME = """# Home
+
+```{toctree}
+notebooks/*.ipynb
+references
+data/README
+```
+"""
+DOT = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
+    "gg=="
+)
+SAID = {"mystnb": {"image": {"alt": "One grey dot and nothing else."}}}
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A course of one lesson, built by calling what this returns with the cells of the lesson."""
+    root, site = tmp_path, tmp_path / "site"
+    for folder in (site, root / "data", root / "notebooks", root / "work"):
+        folder.mkdir()
+    for name in ("conf.py", "_static", "_templates"):
+        (site / name).symlink_to(build.SITE / name)
+    (root / "work" / "vendor").symlink_to(build.WORK / "vendor")
+    (site / "index.md").write_text(SMALL_HOME)
+    for name in ("README.md", "data/README.md"):
+        (root / name).write_text("# Read me\n")
+    monkeypatch.setattr(build, "ROOT", root)
+    monkeypatch.setattr(build, "SITE", site)
+    monkeypatch.setattr(build, "WORK", root / "work")
+
+    def made(*cells):
+        lesson = root / "notebooks" / "01-a.ipynb"
+        nbformat.write(notebook(TEXT("# A lesson"), *cells), lesson)
+        return build.build(root / "built")
+
+    return made
+
+
+@needs_site
+def test_a_sound_course_is_built(site, small, tmp_path):
+    sound = [CODE("print(42)  # explore.flipbook()", outputs=[text("42\n")])]
+    sound += [CODE("dot", outputs=[picture(DOT)], metadata=SAID)]
+    assert small(*sound) == 0
+    assert (tmp_path / "built" / "notebooks" / "01-a.html").exists()
+
+
+@needs_site
+def test_a_fault_of_any_kind_stops_the_build(site, small, tmp_path, capsys):
+    different = CODE("print(42)  # explore.flipbook()", outputs=[text("41\n")])
+    wordless = CODE("dot", outputs=[picture(DOT)])
+    broken = TEXT('<a href="02-b.html">next</a>')
+    twice = TEXT('<span id="here"></span> <span id="here"></span>')
+    assert small(different, wordless, broken, twice) == 4
+    assert not (tmp_path / "built").exists()
+    said = capsys.readouterr().out
+    assert "01-a.ipynb, cell 2: a run gives another output than the one stored" in said
+    assert "says nothing to those who can't see it" in said
+    assert "02-b.html leads nowhere" in said
+    assert "the label here is there 2 times" in said
+
+
+@needs_site
+@pytest.mark.parametrize(
+    ("cell", "warned"),
+    [
+        ("[next](02-b.ipynb)", "02-b.ipynb"),
+        ("(here)=\n## B\n\n(here)=\n## C", "duplicate label"),
+        ("## B\n\n#### C", "heading"),
+    ],
+    ids=["link", "label", "heading"],
+)
+def test_a_warning_stops_the_build(site, small, tmp_path, capfd, cell, warned):
+    assert small(TEXT(cell)) == 1
+    assert not (tmp_path / "built").exists()
+    written = capfd.readouterr()
+    assert "Sphinx gave warnings" in written.out
+    assert warned in written.err.casefold()
 
 
 def test_a_package_that_is_not_the_pinned_one_is_refused(tmp_path, monkeypatch):
