@@ -91,8 +91,9 @@ class Explorer(widgets.VBox):
 
     def _say(self, words):
         # An Image widget has no alt text (and breaks if given a tooltip): these words stand in.
-        words = html.escape(words).replace(" %", "\N{NO-BREAK SPACE}%")
-        self.text.value = f'<p role="status" style="margin:0">{words}</p>'
+        for sign in (" %", " = "):  # no line break here
+            words = words.replace(sign, sign.replace(" ", "\N{NO-BREAK SPACE}"))
+        self.text.value = f'<p role="status" style="margin:0">{html.escape(words)}</p>'
 
     def _reset(self, _button):
         # All at once: half-way back there may be a setting that is not possible.

@@ -188,7 +188,8 @@ if (!image.complete || !image.naturalWidth) return null;
 const canvas = document.createElement('canvas');
 [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
 canvas.getContext('2d').drawImage(image, 0, 0);
-return [canvas.toDataURL(), area.querySelector('[role=status]').innerText];
+const words = area.querySelector('[role=status]').innerText;
+return [canvas.toDataURL(), words.replaceAll('\\u00a0', ' ')];
 """
 
 

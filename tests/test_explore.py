@@ -5,10 +5,12 @@ import html
 import io
 import json
 import time
+from pathlib import Path
 
 import ipywidgets as widgets
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,6 +29,7 @@ from helpers import (
     simulate,
 )
 
+REPO = Path(__file__).resolve().parent.parent
 mpl.use("Agg")
 
 
@@ -54,6 +57,31 @@ EXPLORERS = {
     "centring": explore.centring,
     "singular_rate": explore.singular_rate,
 }
+
+
+IN_LESSON = {
+    "00": "line_fit",
+    "01": "assumptions",
+    "03": "shrinkage",
+    "04": "random_slopes",
+    "05": "centring",
+    "07": "singular_rate",
+    "13": "power_curve",
+}
+
+
+@pytest.mark.parametrize("number", IN_LESSON)
+def test_an_explorer_is_in_its_lesson_with_three_settings_after_it(number):
+    (path,) = (REPO / "notebooks").glob(f"{number}-*.ipynb")
+    cells = nbformat.read(path, as_version=4).cells
+    (at,) = (i for i, c in enumerate(cells) if f"explore.{IN_LESSON[number]}()" in c.source)
+    # A reader without a kernel sees no empty box, and the figure at once.
+    assert cells[at].outputs == []
+    assert "nbval-ignore-output" in cells[at].metadata.tags
+    pictured = type(EXPLORERS[IN_LESSON[number]]().picture).__mro__
+    name = next(kind.__name__ for kind in pictured if hasattr(explore, kind.__name__))
+    assert f"explore.stills(explore.{name}, " in cells[at + 1].source
+    assert any("image/png" in output.get("data", {}) for output in cells[at + 1].outputs)
 
 
 # Live explorers
@@ -586,7 +614,8 @@ def test_a_flipbook_is_light_described_and_linked_in_the_browser():
     assert [label for label, _ in slider.options][:2] == ["-5", "-4"]
     assert sum(map(len, frames(book))) < 1_000_000
     assert len(set(frames(book))) == 11
-    assert 'alt="A line of slope &quot;-5&quot;."' in frames(book)[0]
+    for value, frame in zip(range(-5, 6), frames(book), strict=True):
+        assert f'alt="A line of slope &quot;{value}&quot;."' in frame
     png = frames(book)[0].split("base64,")[1].split('"')[0]
     assert Image.open(io.BytesIO(base64.b64decode(png))).mode == "P"
     assert plt.get_fignums() == []
