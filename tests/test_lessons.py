@@ -96,8 +96,6 @@ PREPARED = {
     "sleep_calm": lambda: sleep("308", "332"),
     "btheb": btheb,
     "cheese": cheese,
-    "cheese_first_30": lambda: cheese(range(30)),
-    "cheese_first_40": lambda: cheese(range(40)),
     **{f"cheese_block_{k}": lambda k=k: cheese(range(k, k + 20)) for k in range(0, 33, 4)},
     **{
         f"cheese_block_{k}_less_1": lambda k=k: cheese(range(k, k + 20), True)
@@ -188,7 +186,7 @@ MODELS = {
     "cheese_two": ("14", "cheese", LOG_SALES, "~np.log(price) + disp", "REML"),
     "cheese_two_ml": ("14", "cheese", LOG_SALES, "~np.log(price) + disp", "ML"),
     "cheese_centred": ("11", "cheese", *CENTRED),
-    **{name: ("11", name, *CENTRED) for name in PREPARED if re.match("cheese_(first|block)", name)},
+    **{name: ("11", name, *CENTRED) for name in PREPARED if re.match("cheese_block", name)},
     "article": ("14 15", "article", "math_score ~ app_hours", "~app_hours", "REML"),
     "article_ml": ("14", "article", "math_score ~ app_hours", "~app_hours", "ML"),
     "orthodont": ("14", "orthodont", "distance ~ age", "~age", "REML"),

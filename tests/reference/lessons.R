@@ -79,7 +79,6 @@ cheese_tables <- function() {
   d$log_price_c <- d$log_price - mean(d$log_price)
   d$week <- ave(d$volume, d$retailer, FUN = seq_along) - 1
   data_of$cheese <<- d
-  for (weeks in c(30, 40)) data_of[[paste0("cheese_first_", weeks)]] <<- d[d$week < weeks, ]
   odd <- d$retailer == "BOSTON - STAR MARKET" & d$week == 23
   for (start in BLOCKS) {
     block <- d$week >= start & d$week < start + 20
