@@ -5,6 +5,8 @@
     python3 course.py render    run notebooks and store what they show
     python3 course.py site      build the course as web pages
     python3 course.py bench     measure the engine beside other fitters
+    python3 course.py bundle    pack the course for machines without a network
+    python3 course.py classroom serve the course to a room of browsers
     python3 course.py doctor    say whether this machine will do
 
 It needs nothing but Python. The first run puts the packages named in requirements.txt into the
@@ -41,6 +43,9 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 SPARE = ROOT / ".venv.old"
 LOCK = ROOT / "requirements.txt"
+# A bundle brings the packages along, and a list of the machines that they are for.
+WHEELS = ROOT / "wheels"
+MACHINES = "machines.txt"
 NOTEBOOKS = ROOT / "notebooks"
 FIRST_NOTEBOOK = NOTEBOOKS / "00-start-here.ipynb"
 
@@ -48,9 +53,12 @@ SITE = ROOT / "_site"
 SITE_LOCK = ROOT / "site" / "requirements.txt"
 LITE_LOCK = ROOT / "site" / "lite.txt"
 LITE_VENV = ROOT / "dist" / "lite-venv"
+CLASSROOM = ROOT / "classroom"
+CLASSROOM_LOCK = ROOT / "workshop" / "requirements.txt"
 
 STAMP = "course-stamp.txt"
 SITE_STAMP = "site-stamp.txt"
+CLASSROOM_STAMP = "classroom-stamp.txt"
 UNFINISHED = "unfinished"
 OLDEST, TOO_NEW = (3, 11), (3, 15)
 INSTALL_GB = 1.2
@@ -68,6 +76,12 @@ NOT_OURS = {
     *("UV_CONSTRAINT", "UV_OVERRIDE", "UV_NO_BINARY", "UV_PROJECT", "UV_WORKING_DIRECTORY"),
 }
 
+NO_NETWORK = (
+    r"name resolution|name or service not known|getaddrinfo|nodename nor servname|dns error"
+    r"|failed to establish a new connection|network is unreachable|connection refused"
+    r"|error sending request|connecttimeout|timed out|connection (?:was )?reset|proxyerror"
+    r"|cannot connect to proxy|no route to host|network connectivity is disabled"
+)
 # The first pattern found in an installer's output says what went wrong, and the mend.
 INSTALL_TROUBLES = (
     (
@@ -94,10 +108,7 @@ INSTALL_TROUBLES = (
         "SSL_CERT_FILE, or try another network.",
     ),
     (
-        r"name resolution|name or service not known|getaddrinfo|nodename nor servname|dns error"
-        r"|failed to establish a new connection|network is unreachable|connection refused"
-        r"|error sending request|connecttimeout|timed out|connection (?:was )?reset|proxyerror"
-        r"|cannot connect to proxy|no route to host|network connectivity is disabled",
+        NO_NETWORK,
         "The packages could not be fetched: no network, or one that keeps them out. Connect and "
         "run this again.",
     ),
@@ -357,6 +368,12 @@ def install_packages():
         )
     start = time.monotonic()
     print(f"Installing the course's packages into {VENV} (once; a few minutes).", flush=True)
+    if WHEELS.is_dir() and not wheels_fit():
+        print(
+            f"The packages of this bundle are for {', '.join(machines_served())}; this is "
+            f"{this_machine()}, and needs a network.",
+            flush=True,
+        )
     for install in installers:
         output = install(start)
         if output is None:
@@ -374,20 +391,42 @@ def install_with_uv(start):
     """Returns None, or what uv said when it failed."""
     make = ["uv", "venv", "--quiet", "--allow-existing", "--no-project"]
     make += ["--python", base_python(), str(VENV)]
-    fill = ["uv", "pip", "install", "--python", str(venv_python()), *lock_options(LOCK)]
-    return run_installers(start, make, fill)
+    fill = ["uv", "pip", "install", "--python", str(venv_python())]
+    return run_installers(start, make, [*fill, *lock_options(LOCK), *wheel_options()])
 
 
 def install_with_pip(start):
     """Returns None, or what venv or pip said when it failed."""
     make = [base_python(), "-m", "venv", str(VENV)]
     fill = [str(venv_python()), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
-    fill += ["--disable-pip-version-check", *lock_options(LOCK)]
+    fill += ["--disable-pip-version-check", *lock_options(LOCK), *wheel_options()]
     return run_installers(start, make, fill)
 
 
 def lock_options(lock):
     return ["--require-hashes", "--only-binary", ":all:", "-r", str(lock)]
+
+
+def wheel_options():
+    """What makes an installer take the packages that came with a bundle, and ask no network."""
+    return ["--no-index", "--find-links", str(WHEELS)] if wheels_fit() else []
+
+
+def wheels_fit():
+    return this_machine() in machines_served()
+
+
+def machines_served():
+    """The machines that a bundle's packages are for; none where there is no bundle."""
+    try:
+        return (WHEELS / MACHINES).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def this_machine():
+    major, minor = sys.version_info[:2]
+    return f"python{major}.{minor} {platform.system()} {platform.machine()}"
 
 
 def run_installers(start, *commands):
@@ -971,17 +1010,21 @@ def site(arguments):
 
 
 def ensure_site_packages():
-    """Add what builds the site to .venv. No other command needs it; the lock's versions agree."""
-    stamp = VENV / SITE_STAMP
-    wanted = hashlib.sha256(SITE_LOCK.read_bytes()).hexdigest()
+    add_packages(SITE_LOCK, SITE_STAMP, "what builds the site")
+
+
+def add_packages(lock, stamp_name, what):
+    """Add packages to .venv for one command; the versions agree with those of the course's lock."""
+    stamp = VENV / stamp_name
+    wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text(encoding="ascii") == wanted:
         return
-    print("Installing what builds the site (once; a minute).", flush=True)
+    print(f"Installing {what} (once; a minute).", flush=True)
     fill = ["uv", "pip", "install", "--python", str(venv_python())]
     if not works("uv"):
         fill = [str(venv_python()), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
         fill.append("--disable-pip-version-check")
-    output = run_installers(time.monotonic(), [*fill, *lock_options(SITE_LOCK)])
+    output = run_installers(time.monotonic(), [*fill, *lock_options(lock)])
     if output and "No module named pip" in output:
         raise Trouble("The packages were installed by uv, which is gone. Install uv and try again.")
     if output:
@@ -1039,16 +1082,47 @@ def bench(arguments):
     return run_in_venv(ROOT / "tests" / "bench.py", *arguments)
 
 
+# ── For a workshop ──────────────────────────────────────────────────────────────────────────────
+
+
+def bundle(arguments):
+    """pack the course and its packages in a zip, for machines without a network"""
+    ensure_packages()
+    return run_in_venv(ROOT / "workshop" / "bundle.py", *arguments)
+
+
+def classroom(arguments):
+    """serve the course to a room of browsers (JupyterHub), until Ctrl-C"""
+    if WINDOWS:
+        raise Trouble("JupyterHub does not run on Windows. Use Linux, macOS or WSL.")
+    parser = argparse.ArgumentParser(prog="course.py classroom", description=classroom.__doc__)
+    parser.add_argument("--password", help="what learners type; made up and shown without it")
+    parser.add_argument("--port", type=int, default=8000, help="where (8000)")
+    parser.add_argument("--local", action="store_true", help="serve this machine's browsers only")
+    parser.add_argument("--folder", default=str(CLASSROOM), help="where learners' files are kept")
+    parser.add_argument("--allow-root", action="store_true", help="in a container")
+    options = parser.parse_args(arguments)
+    check_root(arguments)
+    check_port(options.port)
+    ensure_packages()
+    add_packages(CLASSROOM_LOCK, CLASSROOM_STAMP, "what serves a classroom")
+    # Not on the command line: every account of this machine can read those.
+    settings = {"COURSE_CLASSROOM": json.dumps(vars(options))}
+    return run_in_venv(ROOT / "workshop" / "classroom.py", **settings)
+
+
 # ── doctor ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def doctor(arguments):
-    """say whether this machine will do; installs nothing"""
+    """say whether this machine will do; --workshop: in one line, to send to a teacher"""
+    if arguments == ["--workshop"]:
+        return doctor_in_a_line()
     if arguments:
-        raise Trouble(f"doctor takes no arguments (given: {' '.join(arguments)}).")
+        raise Trouble(f"doctor takes --workshop or nothing (given: {' '.join(arguments)}).")
     state = environment_state()
-    bad = report([check_interpreter, check_disk, lambda: check_packages_made(state)])
-    if state in ("ready", "stale") and venv_python().exists():
+    bad = report(outside_checks(state))
+    if can_look_inside(state):
         bad += run_in_venv(__file__, "--inside", "doctor")
     else:
         bad += report([check_installer, check_network])
@@ -1059,32 +1133,92 @@ def doctor(arguments):
     return int(bad > 0)
 
 
-def doctor_inside(arguments):
-    """The checks that need the packages; returns how many failed."""
+def outside_checks(state):
+    return [check_interpreter, check_disk, lambda: check_packages_made(state)]
+
+
+def can_look_inside(state):
+    return state in ("ready", "stale") and venv_python().exists()
+
+
+def inside_checks():
+    """The checks that need the packages."""
     ran = {}
-    return report(
-        [
-            check_versions,
-            check_data,
-            lambda: check_kernel(ran),
-            lambda: check_figure(ran),
-            lambda: check_widget(ran),
+    return [
+        check_versions,
+        check_data,
+        lambda: check_kernel(ran),
+        lambda: check_figure(ran),
+        lambda: check_widget(ran),
+    ]
+
+
+def doctor_inside(arguments):
+    """Run those checks; returns how many failed, or prints everything for doctor_in_a_line."""
+    if not arguments:
+        return report(inside_checks())
+    print(json.dumps([list(examine(inside_checks())), installed_versions()]))
+    return 0
+
+
+def doctor_in_a_line():
+    """One line without names or paths of the person's: the verdict, the machine, the versions."""
+    state, versions = environment_state(), {}
+    results = list(examine(outside_checks(state)))
+    if can_look_inside(state):
+        command = [
+            str(venv_python()),
+            str(Path(__file__).resolve()),
+            "--inside",
+            "doctor",
+            "--json",
         ]
-    )
+        done = subprocess.run(command, stdout=subprocess.PIPE, env=course_environment())
+        try:
+            more, versions = json.loads(done.stdout.decode("utf-8").splitlines()[-1])
+        except (ValueError, IndexError):
+            more = [[False, "packages: they do not start"]]
+        results += more
+    else:
+        results += examine([check_installer, check_network])
+    # Only the word before the colon: what follows may name a folder, and so a person.
+    failed = list(dict.fromkeys(text.split(":")[0] for fine, text in results if not fine))
+    verdict = f"FAILED ({', '.join(failed)})" if failed else "ok"
+    shown_versions = [f"{name} {number}" for name, number in versions.items()]
+    facts = [
+        f"course {hashlib.sha256(LOCK.read_bytes()).hexdigest()[:8]}",
+        f"Python {platform.python_version()}",
+        f"{platform.system()} {platform.release()} {platform.machine()}",
+        f"{shutil.disk_usage(ROOT).free / 1e9:.0f} GB free",
+        " ".join(shown_versions) or "no packages",
+    ]
+    print(" | ".join([f"workshop: {verdict}", *facts]))
+    return int(bool(failed))
+
+
+def installed_versions():
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("jupyterlab", "numpy", "statsmodels")}
 
 
 def report(checks):
-    """Print a line for each check, which returns (fine, text); the number of failures."""
+    """Print a line for each check; the number of failures."""
     bad = 0
-    for check in checks:
-        try:
-            fine, text = check()
-        except Exception as error:
-            name = getattr(check, "__name__", "check")
-            fine, text = False, f"{name}: {type(error).__name__}: {first_line(error)}"
+    for fine, text in examine(checks):
         print(mark(fine), text, flush=True)
         bad += not fine
     return bad
+
+
+def examine(checks):
+    """For each check, whether all is fine and a text; a check that breaks is one that fails."""
+    for check in checks:
+        try:
+            yield check()
+        except Exception as error:
+            name = getattr(check, "__name__", "check")
+            yield False, f"{name}: {type(error).__name__}: {first_line(error)}"
 
 
 def check_interpreter():
@@ -1126,10 +1260,14 @@ def check_network():
             fetch += ["--python", base_python()]
         else:
             fetch = [base_python(), "-m", "pip", "download", "--dest", folder]
-        code, output = run_quietly([*fetch, "--no-deps", *lock_options(lock)], time.monotonic())
+        fetch += ["--no-deps", *lock_options(lock), *wheel_options()]
+        code, output = run_quietly(fetch, time.monotonic())
     if "No module named pip" in output:
         return True, "network: not checked (this Python has no pip before the install)"
-    return code == 0, "network: packages can be fetched" if code == 0 else explain(output)
+    if code:
+        return False, f"network: {explain(output)}"
+    came_along = "wheels: the packages came with the course, no network is needed"
+    return True, came_along if wheels_fit() else "network: packages can be fetched"
 
 
 def check_versions():
@@ -1203,13 +1341,16 @@ def check_widget(ran):
 
 # ── The command line ────────────────────────────────────────────────────────────────────────────
 
-COMMANDS = {command.__name__: command for command in (lab, test, render, site, bench, doctor)}
+COMMANDS = {
+    command.__name__: command
+    for command in (lab, test, render, site, bench, bundle, classroom, doctor)
+}
 INSIDE = {"render": render_inside, "doctor": doctor_inside}
 
 
 def usage():
     lines = ["usage: python3 course.py <command> …", ""]
-    lines += [f"  {name:8}{command.__doc__}" for name, command in COMMANDS.items()]
+    lines += [f"  {name:10}{command.__doc__}" for name, command in COMMANDS.items()]
     return "\n".join(lines)
 
 
