@@ -4,6 +4,7 @@
     python3 course.py test      run every test and every notebook
     python3 course.py render    run notebooks and store what they show
     python3 course.py site      build the course as web pages
+    python3 course.py slides    make slides of lessons
     python3 course.py bench     measure the engine beside other fitters
     python3 course.py bundle    pack the course for machines without a network
     python3 course.py classroom serve the course to a room of browsers
@@ -1073,6 +1074,15 @@ def serve(folder, port):
             server.serve_forever()
 
 
+# ── slides ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def slides(arguments):
+    """make slides of lessons, all or those named (04), in dist/slides or --out"""
+    ensure_packages()
+    return run_in_venv(ROOT / "workshop" / "deck.py", *arguments, cwd=ROOT, **NOBODY)
+
+
 # ── bench ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -1343,7 +1353,7 @@ def check_widget(ran):
 
 COMMANDS = {
     command.__name__: command
-    for command in (lab, test, render, site, bench, bundle, classroom, doctor)
+    for command in (lab, test, render, site, slides, bench, bundle, classroom, doctor)
 }
 INSIDE = {"render": render_inside, "doctor": doctor_inside}
 
