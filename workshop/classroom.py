@@ -46,7 +46,7 @@ MOST_RESTARTS, WITHIN_SECONDS = 5, 60
 
 def prepare_folder(folder):
     """Make the classroom's folder, for this account alone and out of git's sight."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
     (folder / ".gitignore").write_text("*\n", encoding="ascii")
     copies.make_template(course.ROOT, folder / "template")
     (folder / "learners").mkdir(exist_ok=True)
@@ -283,7 +283,7 @@ def addresses(port, local):
 
 def serve(options):
     folder = Path(options["folder"]).resolve()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(parents=True, exist_ok=True)
     with only_one(folder):
         check_free(options["port"])
         prepare_folder(folder)
@@ -293,14 +293,7 @@ def serve(options):
             classroom.start("proxy")
             classroom.start("hub")
             classroom.wait_until_open()
-            print(
-                f"The classroom is open: {' or '.join(addresses(options['port'], options['local']))}"
-            )
-            print(f"Password: {classroom.settings['password']}")
-            print(
-                f"Learners' files: {course.shown(folder / 'learners')}. End with Ctrl-C.",
-                flush=True,
-            )
+            classroom.announce(addresses(options["port"], options["local"]))
             while True:
                 time.sleep(0.5)
                 classroom.revive()
