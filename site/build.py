@@ -233,6 +233,16 @@ def with_contents(home, root):
     return re.sub(r"```\{toctree\}\n(:.*\n)*\n*```\n", "", home)
 
 
+def with_first_notebooks(text, root):
+    """A text whose links to folders of notebooks, which the site has not, lead to their first."""
+
+    def first(found):
+        paths = sorted((root / found[1]).glob("*.ipynb"))
+        return f"]({paths[0].relative_to(root).as_posix()})" if paths else found[0]
+
+    return re.sub(r"\]\((notebooks/\w+)/?\)", first, text)
+
+
 def place(path):
     """Plans for a day come in the order of their length, and before what goes with them."""
     return PLANS.index(path.stem) if path.stem in PLANS else len(PLANS), path.name
@@ -257,7 +267,8 @@ def gather(source):
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(SITE, source, ignore=shutil.ignore_patterns("*.py", "*.toml", "*.txt"))
     shutil.copy2(SITE / "conf.py", source)
-    shutil.copy2(ROOT / "README.md", source)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (source / "README.md").write_text(with_first_notebooks(readme, ROOT), encoding="utf-8")
     (source / "data").mkdir()
     shutil.copy2(ROOT / "data" / "README.md", source / "data")
     vendor(source / "_static")
@@ -285,7 +296,7 @@ def sphinx(source, built):
 
 
 def lighten(built):
-    """Make pages light to load: pictures without loss in a smaller format, icons that are used."""
+    """Make pages light to load: pictures in a smaller format, and only icons that are used."""
     pictures = sorted((built / "_images").glob("*.png"))
     with ThreadPoolExecutor(2) as pool:
         sizes = dict(pool.map(make_webp, pictures))
@@ -298,10 +309,17 @@ def lighten(built):
 
 
 def webp(content):
-    """A PNG's picture as WebP, which loses nothing; its bytes, width and height."""
+    """A PNG's picture as WebP, in 256 colours that the eye can't tell from its own; its size."""
     target = io.BytesIO()
     with Image.open(io.BytesIO(content)) as picture:
-        picture.convert("RGBA").save(target, "WEBP", lossless=True, quality=50)
+        drawn = (
+            picture.convert("RGBA")
+            .convert("RGB")
+            .quantize(256, Image.Quantize.FASTOCTREE, dither=0)
+        )
+        # What is nearly white is white, as the page is.
+        drawn.putpalette([255 if value > 250 else value for value in drawn.getpalette()])
+        drawn.convert("RGB").save(target, "WEBP", lossless=True, quality=50)
         return target.getvalue(), picture.size
 
 
@@ -330,18 +348,26 @@ def sized(tag, sizes):
 
 
 def drop_icons(built):
-    """Of the theme's two thousand icons, keep those that some page or script names."""
+    """Of the theme's two thousand icons, keep those that a page or the theme's script names.
+
+    It has them twice, as drawings and as a font that only a page without scripts would show.
+    """
     static = built / "_static"
     path = static / "scripts" / "fontawesome.js"
-    files = [file for file in (*built.rglob("*.html"), *static.rglob("*.js")) if file != path]
-    texts = [file.read_text(encoding="utf-8") for file in files]
+    naming = [*built.rglob("*.html"), static / "scripts" / "pydata-sphinx-theme.js"]
+    texts = [file.read_text(encoding="utf-8") for file in naming]
     used = {name for text in texts for name in re.findall(r"fa-([a-z0-9-]+)", text)}
     drawing = r'("?)([a-z0-9-]+)\1:\[\d+,\d+,\[[^\]]*\],"[0-9a-f]+",(?:"[^"]*"|\[[^\]]*\])\],?'
-    whole = path.read_text(encoding="utf-8")
-    kept = re.sub(drawing, lambda found: found[0] if found[2] in used else "", whole)
-    path.write_text(kept, encoding="utf-8")
+    replace(path, drawing, lambda found: found[0] if found[2] in used else "")
+    font = r"@font-face\{[^}]*Font Awesome[^}]*\}"
+    replace(static / "styles" / "pydata-sphinx-theme.css", font, "")
+    shutil.rmtree(static / "vendor" / "fontawesome")
     for spare in [*static.glob("*/*.map"), *static.glob("*macros.html")]:
         spare.unlink()
+
+
+def replace(path, pattern, by):
+    path.write_text(re.sub(pattern, by, path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def build(out):

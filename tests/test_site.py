@@ -167,6 +167,8 @@ return found;
 """
 AXE = """
 const [theme, tags, done] = arguments;
+const still = document.head.appendChild(document.createElement('style'));
+still.textContent = '* { transition: none !important; }';
 document.documentElement.dataset.theme = theme;
 axe.run(document, { runOnly: tags, resultTypes: ['violations'] }).then(result => done(
     result.violations.map(v => `${v.id}: ${v.nodes.map(n => n.html.slice(0, 120)).join(' | ')}`)));
@@ -185,7 +187,7 @@ def look(driver, site, page):
     }
     axe = build.package("axe-core") / "axe.min.js"
     driver.execute_script(axe.read_text(encoding="utf-8"))
-    for theme in ("dark", "light"):
+    for theme in ("light", "dark"):
         seen[theme] = driver.execute_async_script(AXE, theme, WCAG)
     seen["sideways"] = []
     for width in (PROJECTOR, PHONE):
@@ -544,6 +546,17 @@ workshop/*.md
         build.with_contents(home, tmp_path)
 
 
+def test_a_link_to_a_folder_leads_to_its_first_notebook(tmp_path):
+    (tmp_path / "notebooks/solutions").mkdir(parents=True)
+    for name in ("02-b", "01-a"):
+        (tmp_path / f"notebooks/solutions/{name}.ipynb").write_text("{}")
+    said = "[there](notebooks/solutions), [none](notebooks/exercises), [a](notebooks/01-a.ipynb)"
+    assert build.with_first_notebooks(said, tmp_path) == (
+        "[there](notebooks/solutions/01-a.ipynb), [none](notebooks/exercises), "
+        "[a](notebooks/01-a.ipynb)"
+    )
+
+
 # ── The glossary ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -655,8 +668,8 @@ def test_a_fault_of_any_kind_stops_the_build(site, small, tmp_path, capsys):
     ("cell", "warned"),
     [
         ("[next](02-b.ipynb)", "02-b.ipynb"),
-        ("(here)=\n## B\n\n(here)=\n## C", "duplicate label"),
-        ("## B\n\n#### C", "heading"),
+        ("(here)=\n## B\n\n(here)=\n## C", "duplicate explicit target"),
+        ("## B\n\n#### C", "header level"),
     ],
     ids=["link", "label", "heading"],
 )
