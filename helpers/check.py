@@ -13,9 +13,12 @@ import contextlib
 import difflib
 import html
 import importlib
+import itertools
 import json
+import math
 import os
 import pkgutil
+import re
 import textwrap
 import traceback
 import warnings
@@ -30,6 +33,7 @@ import pandas as pd
 from helpers import questions
 
 WIDTH = 95  # characters a line, as wide as a page without a kernel shows without scrolling
+DIGITS = {3: "three", 4: "four", 5: "five", 6: "six", 7: "seven"}
 _session = {}  # what has been answered since Python started, for where no file can be kept
 _hinted = Counter()
 
@@ -99,9 +103,17 @@ class Several:
         for mistake, explanation in self.mistakes:
             if not self._differing(numbers, mistake()):
                 return False, explanation
+        if self._exchanged(numbers, values):
+            return False, f"{_listed(wrong)} are the right numbers in each other's place."
         slip = _slip(numbers[wrong[0]], values[wrong[0]], self.tolerance)
         are = "is" if len(wrong) == 1 else "are"
         return False, f"{_listed(wrong)} {are} not right. {slip or hint()}"
+
+    def _exchanged(self, numbers, values):
+        orders = itertools.permutations(numbers[label] for label in values)
+        return any(
+            not self._differing(dict(zip(values, order, strict=True)), values) for order in orders
+        )
 
     def _differing(self, numbers, values):
         return [
@@ -355,12 +367,17 @@ def _numbers(given, labels):
 
 def _labelled(given, labels):
     """The entries of an answer by the question's labels."""
+    if isinstance(given, str | bytes):
+        raise _Unfit(f"numbers for {_listed(labels)} are asked for, not the text {given!r}.")
+    if callable(given):
+        raise _Unfit("numbers are asked for, not a function; put () behind its name to call it.")
     if isinstance(given, pd.DataFrame):
         if 1 not in given.shape:
             rows, columns = given.shape
             raise _Unfit(f"one row is asked for, and this table is {rows} by {columns}.")
         given = given.iloc[0] if len(given) == 1 else given.iloc[:, 0]
-    if isinstance(given, pd.Series) and not isinstance(given.index, pd.RangeIndex):
+    # Positions 0, 1, … are no labels: a row of conf_int() has them.
+    if isinstance(given, pd.Series) and list(given.index) != list(range(len(given))):
         given = dict(zip(given.index, given, strict=True))
     if isinstance(given, Mapping):
         by_name = {_plain(label): value for label, value in given.items()}
@@ -368,19 +385,20 @@ def _labelled(given, labels):
             if _plain(label) not in by_name:
                 raise _Unfit(f"there is no entry {label!r}; it takes {_listed(labels)}.")
         return {label: by_name[_plain(label)] for label in labels}
+    kind = f"numbers are asked for, and this is of type {type(given).__name__}."
     try:
         values = list(given) if isinstance(given, list | tuple) else list(np.ravel(given))
     except Exception:
-        raise _Unfit(
-            f"numbers are asked for, and this is of type {type(given).__name__}."
-        ) from None
+        raise _Unfit(kind) from None
+    if len(values) == 1 and values[0] is given:  # a fit, say, of which NumPy makes one object
+        raise _Unfit(kind)
     if len(values) != len(labels):
         raise _Unfit(f"numbers for {_listed(labels)} are asked for, and this holds {len(values)}.")
     return dict(zip(labels, values, strict=True))
 
 
 def _plain(label):
-    return str(label).strip().casefold()
+    return " ".join(re.split(r"[\s_-]+", str(label).strip().casefold()))
 
 
 def _listed(names):
@@ -400,8 +418,9 @@ def _slip(number, value, tolerance):
         return "That is 100 times too large: a share is not a percentage."
     if _same(number * 100, value, tolerance):
         return "That is 100 times too small: a percentage is not a share."
-    if number in (float(f"{value:.1g}"), float(f"{value:.2g}")):
-        return "That is rounded too far; give three digits or more."
+    digits = math.ceil(1 - math.log10(2 * tolerance) - 1e-9)  # so many always meet the tolerance
+    if any(_same(number, float(f"{value:.{few}g}"), 1e-9) for few in range(1, digits)):
+        return f"If that is rounded, it is rounded too far; give {DIGITS[digits]} digits or more."
     return ""
 
 

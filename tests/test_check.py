@@ -171,7 +171,9 @@ def test_what_is_no_such_numbers_is_said_to_be_none(name, capsys):
         ({label: values[label] for label in others}, f"there is no entry {first!r}"),
         (list(values.values())[1:], f"this holds {len(others)}"),
         (3.0, "this holds 1"),
-        ("text", "this holds 1"),
+        ("text", "not the text 'text'"),
+        (len, "put () behind"),
+        (object(), "type object"),
         (pd.DataFrame([values, values]).T.assign(more=1), "this table is"),
         (Broken(), "type Broken"),
     ]
@@ -308,10 +310,32 @@ def test_digits_tell_of_a_slip(toy, answer, message, capsys):
         ({"mean": 0.25, "sd": -3}, "99.2: not yet. 'sd' is not right. The size is right"),
         ([7, 7], "99.2: not yet. 'mean' and 'sd' are not right. h1."),
         ({"mean": 0.25, "SD ": 3}, "99.2 is right."),
+        ({"mean": 3, "sd": 0.25}, "99.2: not yet. 'mean' and 'sd' are the right numbers in each"),
+        (pd.Series([0.25, 3], [0, 1]), "99.2 is right."),
+        (pd.Series([0.25, 3], [1, 2]), "99.2: there is no entry 'mean'"),
     ],
 )
 def test_which_of_several_is_wrong(toy, answer, message, capsys):
     assert said(capsys, "99.2", answer).startswith(message)
+
+
+def test_a_label_may_be_written_with_any_gap(toy, capsys):
+    values = {"more schools": 0.25, "SD of growth": 3.0}
+    toy["99.2"] = Several(lambda: values, "Known.", (), ("h1.",))
+    for gap in ("_", "-", "  "):
+        given = {label.replace(" ", gap): value for label, value in values.items()}
+        assert "is right" in said(capsys, "99.2", given)
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "digits"), [(0.03, "three"), (0.005, "three"), (0.002, "four"), (1e-5, "six")]
+)
+def test_too_few_digits_are_told_how_many_it_takes(toy, tolerance, digits, capsys):
+    toy["99.1"] = Number(lambda: 1123.5197532, "Known.", (), ("h1.",), tolerance)
+    assert f"rounded too far; give {digits} digits" in said(capsys, "99.1", 1000)
+    assert "is right" in said(capsys, "99.1", 1123.52)
+    if digits == "six":
+        assert "rounded too far" in said(capsys, "99.1", 1123.5)
 
 
 def test_an_answer_of_zero_can_be_met(toy, capsys):
