@@ -671,7 +671,7 @@ def qq(values, *, ax=None, ylabel="Ordered values", label=None):
     ends = _draw(ax, line, color=GREY, linewidth=1.4, zorder=2)
     ax.scatter(expected, ordered, s=28, color=BLUE, alpha=0.7, linewidths=0, zorder=3)
     _label_ends(ax, [(*ends, label, GREY)] if label else [])
-    ax.set_xlabel("Expected of a standard normal")
+    ax.set_xlabel("Normal quantile")
     ax.set_ylabel(ylabel)
     return ax
 
