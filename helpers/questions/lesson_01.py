@@ -98,6 +98,11 @@ def _child_means():
     return _children().groupby(["subject", "sex"], as_index=False)["distance"].mean()
 
 
+def _boys_less_girls():
+    """How much larger the mean distance of boys is."""
+    return smf.ols("distance ~ sex", _child_means()).fit().params["sex[T.male]"]
+
+
 def _by_child():
     sex = smf.ols("distance ~ sex", _child_means()).fit().bse["sex[T.male]"]
     return {"age": _own_slopes().std(ddof=1) / np.sqrt(27), "sex": sex}
@@ -161,6 +166,11 @@ QUESTIONS = {
                 lambda: _three_hours(*[1.96 * np.sqrt(_line().scale)] * 2),
                 "The ends are 1.96 residual SDs away: so far single students lie from the line. "
                 "Asked is how well the line itself is known.",
+            ),
+            (
+                lambda: _three_hours(*[np.sqrt(3) * _reach()] * 2),
+                "The interval was widened by √3, as if three independent things were added up. It "
+                "is one slope times three, and so three times as wide.",
             ),
         ),
         hints=(
@@ -325,6 +335,15 @@ QUESTIONS = {
                 "That is the SD of the redrawn differences, in points; asked is how many of them "
                 "are at least as far from zero as the one seen.",
             ),
+            (
+                lambda: 1000 * np.mean(np.abs(_differences()[1]) >= abs(_differences()[0])),
+                "That is a number of redraws out of 1,000; the question asks for per cent.",
+            ),
+            (
+                lambda: _differences()[0],
+                "That is the difference that was really seen, in points; asked is how many "
+                "redraws are at least as far from zero.",
+            ),
         ),
         hints=(
             "If reminders do nothing, the scores would be the same whichever schools got them.",
@@ -384,6 +403,11 @@ QUESTIONS = {
                 lambda: {"sex": _child_means()["distance"].std()},
                 "For sex, that is the SD of the 27 children's means; asked is the standard error "
                 "of the difference between boys and girls.",
+            ),
+            (
+                lambda: {"age": _own_slopes().mean(), "sex": _boys_less_girls()},
+                "Those are the average growth and the difference themselves; asked are their "
+                "standard errors.",
             ),
         ),
         hints=(
