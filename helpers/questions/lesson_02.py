@@ -91,9 +91,9 @@ def _with_book():
     return data.assign(textbook=np.repeat([0, 1] * 4, 40))
 
 
-def _book(**how):
-    """Ends of the interval of the textbook's effect."""
-    lower, upper = smf.ols(BOOK, _with_book()).fit(**how).conf_int().loc["textbook"]
+def _book(formula=BOOK, term="textbook", **how):
+    """Ends of the interval of the textbook's coefficient, or of another one."""
+    lower, upper = smf.ols(formula, _with_book()).fit(**how).conf_int().loc[term]
     return {"lower": lower, "upper": upper}
 
 
@@ -212,12 +212,22 @@ QUESTIONS = {
                 lambda: {"worth": SCHOOLS / _worth(_our_icc())["design effect"]},
                 "You divided the number of schools; it is the 600 rows that are worth less.",
             ),
+            (
+                lambda: {"ICC": _components()[0] / _components()[1]},
+                "That is the ratio of the two variances; a share has their sum below the line.",
+            ),
+            (
+                lambda: {"worth": float(SCHOOLS)},
+                "Forty would be left if schoolmates were all alike; divide the rows by your "
+                "design effect.",
+            ),
         ),
         hints=(
             "Each builds on the last, and the ICC on two variances: within schools, and of means.",
             "Between: variance of the 40 means − variance within / 15. ICC: the share of that.",
             "Design effect: 1 + 14 × ICC. Worth: 600 divided by it.",
         ),
+        tolerance=0.006,  # between may also be taken as a share of the variance of all rows
     ),
     "02.2": Several(
         answer=lambda: _plan(29, 14),
@@ -226,6 +236,14 @@ QUESTIONS = {
             "schools they double what is known."
         ),
         mistakes=(
+            (
+                lambda: {
+                    label: worth - 600 / (1 + 14 * _our_icc())
+                    for label, worth in _plan(29, 14).items()
+                },
+                "Those are what either plan adds to the 600 of now; asked is what all 1,200 are "
+                "worth.",
+            ),
             (
                 lambda: _plan(14, 29),
                 "They are the right two in the wrong order: where does the design effect change?",
@@ -249,6 +267,11 @@ QUESTIONS = {
             (
                 lambda: {"more students": SCHOOLS / _our_icc()},
                 "The first is what no number of students in 40 schools can exceed; asked are 30.",
+            ),
+            (
+                lambda: {"more students": 600 / (1 + 29 * _our_icc())},
+                "The first has the right design effect, but there are 1,200 students to divide by "
+                "it.",
             ),
         ),
         hints=(
@@ -354,7 +377,8 @@ QUESTIONS = {
         mistakes=(
             (
                 _book,
-                "That is the interval of OLS, which believes in 320 independent students.",
+                "That is the interval of OLS, or one robust to unequal scatter alone: either "
+                "believes in 320 independent students.",
             ),
             (
                 lambda: _book(**_clusters()),
@@ -382,6 +406,15 @@ QUESTIONS = {
                 _means_test,
                 "That is the t-test of the eight means, which is a good method too; the question "
                 "asks for the cluster-robust interval.",
+            ),
+            (
+                lambda: _book("math_score ~ textbook", **_clusters(), use_t=True),
+                "You left app_hours out of the model; keep it, and change the standard error "
+                "alone.",
+            ),
+            (
+                lambda: _book(term="app_hours", **_clusters(), use_t=True),
+                "Those are the ends for app_hours; the question is about the textbook.",
             ),
         ),
         hints=(
@@ -432,6 +465,11 @@ QUESTIONS = {
                 lambda: {"SE": _own_elasticities().std(ddof=1) / np.sqrt(88)},
                 "The standard error is that of an average of 88 separate slopes, some of them "
                 "from retailers whose price hardly moves.",
+            ),
+            (
+                lambda: {"SE": smf.ols(ELASTICITY, _cheese()).fit(cov_type="HC1").bse["log_price"]},
+                "The standard error allows for unequal scatter, but still takes each week for a "
+                "fact of its own; cluster it by retailer.",
             ),
         ),
         hints=(
