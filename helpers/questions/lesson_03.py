@@ -146,6 +146,21 @@ QUESTIONS = {
                 "The second is the scatter around one line for all (OLS), schools' differences "
                 "included.",
             ),
+            (
+                lambda: {"between": _one_line().resid.groupby(_valley()["school_id"]).mean().std()},
+                "The first is the SD of the schools' mean residuals, in which the luck of their "
+                "students is still contained; take the model's variance.",
+            ),
+            (
+                lambda: {"between": _valley().groupby("school_id")["math_score"].mean().std()},
+                "The first is the SD of the schools' mean scores, in which the luck of their "
+                "students and their hours are still contained.",
+            ),
+            (
+                lambda: {"within": _fit().resid.std()},
+                "The second is the SD of the residuals of this sample, which come out a little "
+                "small because the lines were fitted to them; the model's own estimate is asked.",
+            ),
         ),
         hints=(
             "The model has two variances: schools around the average line, students around theirs.",
@@ -223,6 +238,12 @@ QUESTIONS = {
                 "a third of it.",
             ),
             (lambda: _guess(power=1), "You put SDs into the shrinkage factor; it wants variances."),
+            (
+                lambda: _guess() / 10,
+                "That is the share of its own deviation that the school keeps; the question asks "
+                "for points.",
+            ),
+            (lambda: 10 * _guess(), "That is the share in per cent; the question asks for points."),
         ),
         hints=(
             "Nothing is fitted again: the rule needs the two variances and the 3 students.",
@@ -296,8 +317,8 @@ QUESTIONS = {
             ),
             (
                 lambda: _range(1.96 * mixed.group_coefficients(_fit())["blup"].std()),
-                "You took the SD of the 24 predicted deviations, which are shrunk; the quiz above "
-                "has the reason.",
+                "You used the 24 predicted deviations, their SD or the two at the ends. They are "
+                "shrunk; the quiz above has the reason.",
             ),
         ),
         hints=(
@@ -342,6 +363,11 @@ QUESTIONS = {
                 lambda: {"one visit": _patients().cov_re.iloc[0, 0] / _patients().scale},
                 "The first is the ratio of the two variances, as statsmodels keeps it in params; "
                 "a share has both of them below the line.",
+            ),
+            (
+                lambda: {"four visits": _kept(1 / 4, *(sd**2 for sd in _sds(_patients())))},
+                "You multiplied the variance within by four; the mean of four visits has a "
+                "quarter of it.",
             ),
         ),
         hints=(
