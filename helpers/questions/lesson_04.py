@@ -83,6 +83,12 @@ def _shorter(sd):
     return 100 * stats.norm.cdf(-_sleep().fe_params["days"] / sd)
 
 
+def _own_days():
+    """Slopes of least squares, one for each person."""
+    by_person = datasets.load("sleepstudy").groupby("subject")
+    return np.array([np.polyfit(p["days"], p["reaction"], 1)[0] for _, p in by_person])
+
+
 def _draw_school():
     """The school's students with its own line, its line in the model and the average line."""
     students = _district()[_district()["school_id"] == SCHOOL]
@@ -139,6 +145,25 @@ QUESTIONS = {
                 "That is the SD of students around their school's line, the residual SD.",
             ),
             (lambda: _sd(_slopes(reml=False)), "You fitted by ML; the question says REML."),
+            (
+                lambda: np.sqrt(_slopes().params["app_hours Var"]),
+                "statsmodels keeps variances in params divided by the scale; take this one from "
+                "cov_re.",
+            ),
+            (
+                lambda: _slopes().cov_re.iloc[0, 1],
+                "That is the covariance of intercepts and slopes; the slopes' own variance is on "
+                "the diagonal.",
+            ),
+            (
+                lambda: _slopes().fe_params["app_hours"],
+                "That is the average slope; the question is how far schools' slopes lie from it.",
+            ),
+            (
+                lambda: mixed.variance_table(_slopes(), on="sd")["se"].iloc[2],
+                "That is the standard error of the SD: how well it is known. The SD itself is "
+                "asked.",
+            ),
         ),
         hints=(
             "Which entry of the covariance matrix of schools' deviations belongs to the slope?",
@@ -181,6 +206,19 @@ QUESTIONS = {
                 "The second is the SD of slopes over √40; that leaves out that each school's "
                 "slope is known only from twelve students.",
             ),
+            (
+                lambda: {
+                    "random intercepts": _intercepts().fe_params["app_hours"],
+                    "random slopes": _slopes().fe_params["app_hours"],
+                },
+                "Those are the average slopes themselves; the question asks for their standard "
+                "errors.",
+            ),
+            (
+                lambda: {"random slopes": _own_slopes().std(ddof=1) / np.sqrt(40)},
+                "The second is that of forty separate regressions, the SD of their slopes over "
+                "√40: near, but the model's is asked.",
+            ),
         ),
         hints=(
             "Fit two models that differ in re_formula, and compare one standard error.",
@@ -211,6 +249,21 @@ QUESTIONS = {
             (
                 lambda: _line("estimate", _intercepts),
                 "That is the school's line in the random-intercept model, parallel to all others.",
+            ),
+            (
+                lambda: {"slope": _line("blup")["slope"]},
+                "Your slope is the BLUP alone, the deviation from the average slope; add the "
+                "fixed effect.",
+            ),
+            (
+                lambda: dict(
+                    zip(
+                        ("intercept", "slope"),
+                        smf.ols(FORMULA, _district()).fit().params,
+                        strict=True,
+                    )
+                ),
+                "That is one line for all schools (OLS); the question is about School 38.",
             ),
         ),
         hints=(
@@ -281,6 +334,25 @@ QUESTIONS = {
                 "Those are the flattest and the steepest school line, which are shrunk and are "
                 "only forty.",
             ),
+            (
+                lambda: _range(2),
+                "Two SDs either way hold a little more than 95 %; for 95 % it is 1.96.",
+            ),
+            (
+                lambda: _around(_slopes().fe_params["app_hours"], 1.96 * _own_slopes().std(ddof=1)),
+                "You took the SD of forty separate regressions' slopes, in which sampling error "
+                "is still contained.",
+            ),
+            (
+                lambda: _around(_slopes().fe_params["app_hours"], 1.96 * _school_slopes().std()),
+                "You took the SD of the school lines' slopes, which are shrunk; the model's SD is "
+                "that of the schools.",
+            ),
+            (
+                lambda: _around(_slopes().fe_params["app_hours"], 1.96 * np.sqrt(_slopes().scale)),
+                "You took the residual SD, which is about students; slopes have an SD of their "
+                "own.",
+            ),
         ),
         hints=(
             "If slopes are normal between schools, how many SDs either way hold 95 % of them?",
@@ -312,6 +384,15 @@ QUESTIONS = {
             (
                 lambda: 100 - _shorter(_sd(_sleep())),
                 "That is the share of people who get slower; the question asks for the others.",
+            ),
+            (
+                lambda: 2 * _shorter(_sd(_sleep())),
+                "You counted both tails; people who do not get slower are in the lower one only.",
+            ),
+            (
+                lambda: _shorter(_own_days().std(ddof=1)),
+                "You took the SD of eighteen separate regressions' slopes, in which sampling "
+                "error is still contained; take the model's.",
             ),
         ),
         hints=(
