@@ -312,11 +312,9 @@ def webp(content):
     """A PNG's picture as WebP, in 256 colours that the eye can't tell from its own; its size."""
     target = io.BytesIO()
     with Image.open(io.BytesIO(content)) as picture:
-        drawn = (
-            picture.convert("RGBA")
-            .convert("RGB")
-            .quantize(256, Image.Quantize.FASTOCTREE, dither=0)
-        )
+        paper = Image.new("RGBA", picture.size, "white")
+        paper.alpha_composite(picture.convert("RGBA"))
+        drawn = paper.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=0)
         # What is nearly white is white, as the page is.
         drawn.putpalette([255 if value > 250 else value for value in drawn.getpalette()])
         drawn.convert("RGB").save(target, "WEBP", lossless=True, quality=50)
