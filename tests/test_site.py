@@ -171,7 +171,8 @@ const still = document.head.appendChild(document.createElement('style'));
 still.textContent = '* { transition: none !important; }';
 document.documentElement.dataset.theme = theme;
 // What is in an equation has the colour of the text around it, which is looked at.
-axe.run({ exclude: [['mjx-container > *']] }, { runOnly: tags, resultTypes: ['violations'] }).then(result => done(
+const asked = { runOnly: tags, resultTypes: ['violations'] };
+axe.run({ exclude: [['mjx-container > *']] }, asked).then(result => done(
     result.violations.map(v => `${v.id}: ${v.nodes.map(n => n.html.slice(0, 120)).join(' | ')}`)));
 """
 
@@ -330,6 +331,15 @@ def test_on_paper_answers_are_open_and_menus_gone(site, driver):
     driver.execute_script("dispatchEvent(new Event('afterprint'))")
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     assert driver.execute_script(closed) > 0
+
+
+@needs_site
+@pytest.mark.parametrize("page", ["cheat-sheet", "handout"])
+def test_a_page_to_hand_out_fits_one_sheet(site, driver, page):
+    visit(driver, site, f"workshop/{page}.html")
+    a4 = {"paperWidth": 8.27, "paperHeight": 11.69, "printBackground": True}
+    printed = base64.b64decode(driver.execute_cdp_cmd("Page.printToPDF", a4)["data"])
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 1
 
 
 @needs_site
