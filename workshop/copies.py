@@ -54,9 +54,14 @@ def refuse_answers(root, files):
         )
 
 
+def learners_files(root):
+    """Those of the course's files that a learner in a classroom gets."""
+    return [path for path in course_files(root) if path.parts[0] in FOR_LEARNERS]
+
+
 def make_template(root, template):
     """Put what learners get into the folder `template`, in place of what was there."""
-    files = [path for path in course_files(root) if path.parts[0] in FOR_LEARNERS]
+    files = learners_files(root)
     refuse_answers(root, files)
     draft = template.with_name(f"{template.name}.draft")
     for stale in (draft, template):
@@ -67,21 +72,21 @@ def make_template(root, template):
     draft.rename(template)
 
 
-def give_copy(template, home):
-    """Copy to `home` each file of the template that is not there; returns how many.
+def give_copy(source, home):
+    """Copy to `home` what learners get and is not there yet; returns how many files.
 
-    A file that is there is never touched, so edits stay, whatever has changed in the template; a
+    A file that is there is never touched, so edits stay, whatever has changed in the course; a
     file that was renamed or deleted comes back as it was. Each file appears in one step: a copy
     that is cut off leaves no half of one.
     """
     given = 0
-    for source in sorted(path for path in template.rglob("*") if path.is_file()):
-        target = home / source.relative_to(template)
+    for path in learners_files(source):
+        target = home / path
         if target.exists() or target.is_symlink():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{target.name}.draft")
-        shutil.copy2(source, draft)
+        shutil.copy2(source / path, draft)
         os.replace(draft, target)
         given += 1
     return given
