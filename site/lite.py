@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("", "exercises", "solutions")
 # Pyodide fetches what a cell imports by name, and `helpers` imports more than a lesson does.
 FIRST = """# In a browser: fetch the packages first (a minute or two).
-%pip install -q ipywidgets matplotlib pandas patsy pillow scipy seaborn statsmodels"""
+%pip install -q ipywidgets joblib matplotlib packaging pandas
+%pip install -q patsy pillow scipy seaborn statsmodels"""
 
 
 def gather(contents):

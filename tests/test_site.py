@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "site"))
 import audit  # noqa: E402
 import build  # noqa: E402
+import lite  # noqa: E402
 
 CODE, TEXT = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
 PHONE, LAPTOP, PROJECTOR = 390, 1280, 1920
@@ -779,3 +780,23 @@ def test_github_builds_what_the_readme_says():
     published = [step["with"]["path"] for step in steps if "pages-artifact" in step.get("uses", "")]
     assert published == ["_site"]
     assert "python3 course.py site --serve" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_notebooks_for_a_browser_bring_all_they_need(tmp_path):
+    lite.gather(tmp_path)
+    made = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.ipynb")}
+    assert made == {path.relative_to(ROOT / "notebooks") for path in digests()}
+    first = nbformat.read(tmp_path / "04-random-slopes.ipynb", as_version=4).cells[1].source
+    asked = {name for line in re.findall("install -q (.*)", first) for name in line.split()}
+    named = (path.read_text(encoding="utf-8") for path in (ROOT / "helpers").rglob("*.py"))
+    used = {name for text in named for name in re.findall(r"^(?:import|from) (\w+)", text, re.M)}
+    theirs = {"PIL": "pillow", "numpy": "scipy", "IPython": "ipywidgets"}
+    missing = {theirs.get(name, name) for name in used - sys.stdlib_module_names} - asked
+    assert missing == {"helpers"}
+    for folder in lite.FOLDERS:
+        assert (tmp_path / folder / "helpers" / "mixed.py").exists()
+        assert (tmp_path / folder / "data" / "hsb.csv").exists()
+
+
+def test_the_readme_does_not_promise_what_was_not_tried():
+    assert "lite" not in (ROOT / "README.md").read_text(encoding="utf-8").casefold()
