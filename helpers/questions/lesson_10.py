@@ -48,16 +48,21 @@ def _at_month_5(width=1.96, months=-3, covariance=1.0):
     return {"lower": middle - width * se, "upper": middle + width * se}
 
 
+def _with_the_width_of_month_8():
+    ends, at_8 = _at_month_5(width=0), 1.96 * _fit().bse_fe["beat"]
+    return {"lower": ends["lower"] - at_8, "upper": ends["upper"] + at_8}
+
+
 @cache
 def _stayers():
     return _wide()[_wide()["bdi_8m"].notna()]
 
 
-def _thinned(both=False):
+def _thinned(both=False, limit=LIMIT, lost=("bdi_5m", "bdi_8m")):
     """The stayers after those above the limit at month 3 have left, in one arm or in both."""
     wide = _stayers().copy()
-    leave = (wide["bdi_3m"] > LIMIT) & ((wide["beat"] == 1) | both)
-    wide.loc[leave, ["bdi_5m", "bdi_8m"]] = np.nan
+    leave = (wide["bdi_3m"] > limit) & ((wide["beat"] == 1) | both)
+    wide.loc[leave, list(lost)] = np.nan
     return wide
 
 
@@ -89,9 +94,8 @@ def _rats(re_formula="~time"):
     return mixed.fit("weight ~ time * diet", rats, "rat", re_formula)
 
 
-def _gain(fit, days=63):
+def _gain(fit, days=63, term="time:diet[T.3]"):
     """How much more rats on diet 3 gain in so many days than those on diet 1, in g."""
-    term = "time:diet[T.3]"
     return {"difference": days * fit.fe_params[term], "SE": days * fit.bse_fe[term]}
 
 
@@ -117,7 +121,8 @@ QUESTIONS = {
             ),
             (
                 lambda: _completers(_wide(), "bdi_2m ~ beat"),
-                "That is the difference of the two means at month 2, without the baseline score.",
+                "The baseline score is missing: that is about the plain difference of the two "
+                "means at month 2.",
             ),
             (
                 lambda: _completers(_wide(), "bdi_2m ~ pre_c + beat"),
@@ -127,6 +132,17 @@ QUESTIONS = {
             (
                 lambda: _beat(_fit(zero=0)),
                 "That is the difference at month 0, before the treatment. Subtract 2 from month.",
+            ),
+            (
+                lambda: _beat(smf.ols(FORMULA, _long(_wide(), zero=2)).fit()),
+                "That is ordinary least squares over all scores; let the intercept vary between "
+                "patients.",
+            ),
+            (
+                lambda: _beat(
+                    mixed.fit("bdi ~ pre_c + beat + time", _long(_wide(), zero=2), "patient")
+                ),
+                "You left out the interaction, which makes the difference the same at all months.",
             ),
         ),
         hints=(
@@ -161,6 +177,15 @@ QUESTIONS = {
             (
                 lambda: _at_month_5(months=3),
                 "That is month 11: the weight of the interaction is 5 - 8, which is negative.",
+            ),
+            (
+                lambda: _with_the_width_of_month_8(),
+                "The middle is that of month 5, the standard error still that of month 8; the "
+                "interaction is uncertain as well.",
+            ),
+            (
+                lambda: _at_month_5(width=2),
+                "The ends are two standard errors away; for 95 % it is 1.96.",
             ),
         ),
         hints=(
@@ -234,6 +259,22 @@ QUESTIONS = {
                 lambda: {"mixed model": _mixed(_thinned(both=True))},
                 "In the last, patients of both arms have left; the rule is for the program.",
             ),
+            (
+                lambda: {"mixed model": _mixed(_thinned(lost=SCORES))},
+                "In the last, leavers have gone with all their scores; those of months 2 and 3 "
+                "were seen, and stay.",
+            ),
+            (
+                lambda: {"mixed model": _mixed(_thinned(lost=["bdi_8m"]))},
+                "In the last, leavers have lost month 8 alone; the rule takes month 5 as well.",
+            ),
+            (
+                lambda: {
+                    "completers": _completers(_thinned(limit=LIMIT - 1)),
+                    "mixed model": _mixed(_thinned(limit=LIMIT - 1)),
+                },
+                "Those with exactly 10 have left as well; the rule is for scores above 10.",
+            ),
         ),
         hints=(
             "Set the scores of months 5 and 8 to nan where the rule says so, and analyse again.",
@@ -271,6 +312,29 @@ QUESTIONS = {
             (
                 lambda: {"SE": _rats().bse_fe["time:diet[T.3]"]},
                 "The standard error is still that of one day; it is multiplied like the estimate.",
+            ),
+            (
+                lambda: _gain(_rats(), term="time:diet[T.2]"),
+                "That is diet 2 against diet 1; the question is about diet 3.",
+            ),
+            (
+                lambda: {
+                    "difference": 63
+                    * (_rats().fe_params["time"] + _rats().fe_params["time:diet[T.3]"])
+                },
+                "That is the whole gain on diet 3; asked is how much more it is than on diet 1.",
+            ),
+            (
+                lambda: {
+                    "difference": _rats().fe_params["diet[T.3]"],
+                    "SE": _rats().bse_fe["diet[T.3]"],
+                },
+                "That is the difference in weight at day 0; the question is about gains.",
+            ),
+            (
+                lambda: {"SE": np.sqrt(63) * _rats().bse_fe["time:diet[T.3]"]},
+                "The standard error was multiplied by √63; the days are a plain factor, and it "
+                "goes up like the estimate.",
             ),
         ),
         hints=(
