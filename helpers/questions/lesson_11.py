@@ -35,6 +35,11 @@ def _fit(varying=VARYING):
     return mixed.fit(FORMULA, _late(), "retailer", varying)
 
 
+@cache
+def _fit_all_weeks():
+    return mixed.fit(FORMULA, _weeks(), "retailer", VARYING)
+
+
 def _gamma(name, fit=_fit):
     return fit().fe_params[name]
 
@@ -70,15 +75,17 @@ def _allowed():
     return often.index[often >= 5]
 
 
-def _promises(allowed=None, n=10, share=0.1):
-    """Gains of the first n of each list, added up."""
+def _promises(allowed=None, n=10, share=0.1, by="gain"):
+    """Gains of the first n of each list, added up; by="lift" orders the lists by lift."""
     lists = {"analyst": _own_lines(), "mixed model": _coefficients()["estimate"]}
     gains = {name: _gains(lines, share) for name, lines in lists.items()}
     allowed = _allowed() if allowed is None else allowed
-    return {
-        name: gain[gain.index.intersection(allowed)].nlargest(n).sum()
-        for name, gain in gains.items()
-    }
+    promised = {}
+    for name, gain in gains.items():
+        gain = gain[gain.index.intersection(allowed)]
+        order = lists[name].loc[gain.index, "disp"] if by == "lift" else gain
+        promised[name] = gain[order.nlargest(n).index].sum()
+    return promised
 
 
 def _tau2():
@@ -104,6 +111,10 @@ def _lift_without_price():
     return _least_squares(rows, ["Intercept", "disp"])[1]
 
 
+def _own_in_all_weeks():
+    return _least_squares(_weeks().query("retailer == @RETAILER"))[2]
+
+
 def _as_for_a_level():
     n = (_late()["retailer"] == RETAILER).sum()
     return _tau2() / (_tau2() + _fit().scale / n)
@@ -124,6 +135,11 @@ def _gaps(width, term="minority"):
 
 def _gap_variance(term="minority"):
     return _schools().cov_re.loc[term, term]
+
+
+def _school_gaps():
+    table = mixed.group_coefficients(_schools())
+    return table.loc[table["term"] == "minority", "estimate"]
 
 
 def _draw_reliability():
@@ -161,7 +177,8 @@ QUESTIONS = {
             ),
             (
                 lambda: 100 * (np.exp(0.1 * _gamma("disp")) - 1),
-                "That is one display, a disp of a tenth; the question is about two.",
+                "That is one display, a disp of a tenth, or two by ordinary least squares; asked "
+                "are two, by the mixed model.",
             ),
             (
                 lambda: 100 * (np.exp(_gamma("disp")) - 1),
@@ -175,6 +192,20 @@ QUESTIONS = {
                 lambda: 100 * (np.exp(0.2 * _gamma("disp", lambda: _fit("~log_price_c"))) - 1),
                 "In your model only the elasticity varies between retailers; let the lift vary "
                 "too.",
+            ),
+            (
+                lambda: 200 * (np.exp(0.1 * _gamma("disp")) - 1),
+                "You doubled the lift of one display. On the log scale effects add up; here "
+                "factors multiply.",
+            ),
+            (
+                lambda: 100 * (np.exp(0.2 * _gamma("disp", lambda: _fit(None))) - 1),
+                "In your model only the level varies between retailers; let elasticity and lift "
+                "vary too.",
+            ),
+            (
+                lambda: 100 * (np.exp(0.2 * _gamma("disp", _fit_all_weeks)) - 1),
+                "You fitted all weeks; the task is about those from week 26 on.",
             ),
         ),
         hints=(
@@ -207,6 +238,20 @@ QUESTIONS = {
             (
                 lambda: _gamma("log_price_c") * np.log(0.9),
                 "That is the change of the log volume; the factor is its exponential.",
+            ),
+            (
+                lambda: 100 * (0.9 ** _gamma("log_price_c") - 1),
+                "That is by how many per cent the volume differs; the question asks for the "
+                "factor.",
+            ),
+            (
+                lambda: 0.9 ** _gamma("log_price_c") - 1,
+                "That is the share by which the volume differs; the factor is one more.",
+            ),
+            (
+                lambda: 1 + 0.1 * _gamma("log_price_c"),
+                "That is ten times the effect of one per cent, and upward; the price goes the "
+                "other way, and over ten per cent the curve bends.",
             ),
         ),
         hints=(
@@ -250,6 +295,24 @@ QUESTIONS = {
                 "Your own lift leaves price out of the regression, and displays come with price "
                 "cuts.",
             ),
+            (
+                lambda: {"own": _own_in_all_weeks()},
+                "Your own lift comes from all weeks of the retailer; take those from week 26 on.",
+            ),
+            (
+                lambda: {"lambda": _lift()["model"] / _lift()["own"]},
+                "Your lambda is the model's lift over the own one. Lifts are shrunk to the "
+                "average and not to zero; one minus a ratio of variances is asked.",
+            ),
+            (
+                lambda: {
+                    "lambda": (_lift()["model"] - _gamma("disp"))
+                    / (_lift()["own"] - _gamma("disp"))
+                },
+                "Your lambda is how far the lift came from the average to its own. Three "
+                "coefficients are shrunk together here, so that this is not one minus the ratio "
+                "of variances that is asked.",
+            ),
         ),
         hints=(
             "The own lift is least squares with this retailer's weeks alone, price included.",
@@ -279,6 +342,14 @@ QUESTIONS = {
             (
                 lambda: dict(zip(_promises(), reversed(_promises().values()), strict=True)),
                 "They are the right two in the wrong order.",
+            ),
+            (
+                lambda: {name: total / 10 for name, total in _promises().items()},
+                "Those are averages over the ten; the question asks what the ten promise together.",
+            ),
+            (
+                lambda: _promises(by="lift"),
+                "You took the ten largest lifts; take the ten largest gains, in packages.",
             ),
         ),
         hints=(
@@ -341,6 +412,24 @@ QUESTIONS = {
             (
                 lambda: _gaps(1.96 * np.sqrt(_gap_variance("cses")), "cses"),
                 "That is the range of the slopes of status; the question is about minority.",
+            ),
+            (
+                lambda: _gaps(1.96 * np.sqrt(_gap_variance("cses"))),
+                "You took the SD of the slopes of status; the gaps have one of their own.",
+            ),
+            (
+                lambda: _gaps(2 * np.sqrt(_gap_variance())),
+                "Two SDs either way hold a little more than 95 %; for 95 % it is 1.96.",
+            ),
+            (
+                lambda: _gaps(1.96 * _school_gaps().std()),
+                "You took the SD of the schools' own gaps in the model, which are shrunk; the "
+                "model's SD is that of the schools.",
+            ),
+            (
+                lambda: {"lower": _school_gaps().min(), "upper": _school_gaps().max()},
+                "Those are the largest and the smallest of the schools' gaps in the model, which "
+                "are shrunk to the average.",
             ),
         ),
         hints=(
