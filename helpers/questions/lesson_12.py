@@ -152,6 +152,18 @@ QUESTIONS = {
                 lambda: 100 * _parts()[2] / sum(_parts()),
                 "That is the share of the child, the residual variance.",
             ),
+            (
+                lambda: _share(_parts()[0], 0, _parts()[2]),
+                "You left out the average line's own error, the third part.",
+            ),
+            (
+                lambda: 100 * _parts()[0] / _parts()[2],
+                "That is the school's part over the child's; asked is its share of all three.",
+            ),
+            (
+                lambda: 100 * _parts()[1] / sum(_parts()),
+                "That is the share of the average line; the question is about the school.",
+            ),
         ),
         hints=(
             "Three variances add up: the child's, the school's and that of the average line.",
@@ -202,7 +214,8 @@ QUESTIONS = {
             ),
             (
                 lambda: _held(_halves()[0], _halves()[2], target="new group"),
-                "You used the interval for new schools; these schools are known.",
+                "So many lie in the intervals for new schools (and so many were promised); these "
+                "schools are known.",
             ),
             (
                 lambda: _held(_fit(), _halves()[2]),
@@ -211,6 +224,10 @@ QUESTIONS = {
             (
                 lambda: 100 - _held(_halves()[0], _halves()[2]),
                 "That is the share of students outside; asked is the share inside.",
+            ),
+            (
+                lambda: 2 * _held(_halves()[0], _halves()[2]),
+                "That is a number of students out of 200; the question asks for per cent.",
             ),
         ),
         hints=(
@@ -241,6 +258,10 @@ QUESTIONS = {
             (
                 lambda: max(_without_each().values()),
                 "That is the largest of them; the question is whose absence lowers it most.",
+            ),
+            (
+                lambda: _residual_sd() - min(_without_each().values()),
+                "That is by how much the SD falls; the question asks where it ends.",
             ),
         ),
         hints=(
