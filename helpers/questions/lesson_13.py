@@ -47,8 +47,8 @@ def _slope_if(found):
 # Task 2: where the hours lie
 
 
-def _sd(hours, *, n_schools=30, sd_slope=SD_SLOPE, size=10):
-    sampling = SD_RESIDUAL**2 / (size * np.var(hours))
+def _sd(hours, *, n_schools=30, sd_slope=SD_SLOPE, sd_residual=SD_RESIDUAL, size=10, ddof=0):
+    sampling = sd_residual**2 / (size * np.var(hours, ddof=ddof))
     return np.sqrt((sd_slope**2 + sampling) / n_schools)
 
 
@@ -72,8 +72,8 @@ def _half_width(n):
     return stats.t.isf(0.025, schools - 1) * np.sqrt(variance)
 
 
-def _bought(spread=SD_SLOPE**2, var_x=None, root=0.5):
-    ratio = SCHOOL / STUDENT * SD_RESIDUAL**2 / spread / (var_x or _var_x())
+def _bought(spread=SD_SLOPE**2, residual=SD_RESIDUAL**2, var_x=None, root=0.5):
+    ratio = SCHOOL / STUDENT * residual / spread / (var_x or _var_x())
     students = round(ratio**root)
     return {"students": students, "schools": BUDGET // (SCHOOL + students * STUDENT)}
 
@@ -167,6 +167,20 @@ QUESTIONS = {
                 lambda: {"error": _power()["error"] ** 2},
                 "The second is a variance; the error asked for is its root.",
             ),
+            (
+                lambda: {"error": _studies()["se"].mean()},
+                "The second is the mean standard error of a study's slope; asked is how well your "
+                "thousand studies know the power.",
+            ),
+            (
+                lambda: {"error": np.sqrt(_power()["power"] * (1 - _power()["power"]) / 8)},
+                "For the error you divided by the schools of a study; what was counted are 1,000 "
+                "studies.",
+            ),
+            (
+                lambda: {"power": 1000 * _power()["power"]},
+                "The first is a number of studies; the power is their share.",
+            ),
         ),
         hints=(
             "A share is a mean: of which true or false statement about a study?",
@@ -198,6 +212,15 @@ QUESTIONS = {
             (
                 lambda: _sds(size=1),
                 "The sampling part is for one student in a school; divide it by the ten.",
+            ),
+            (
+                lambda: _sds(sd_residual=np.sqrt(SD_RESIDUAL)),
+                "You took the residual SD for its variance; square it.",
+            ),
+            (
+                lambda: _sds(ddof=1),
+                "Your var(x) divides by 9. Those ten hours are the whole plan and no sample of "
+                "hours; np.var divides by ten.",
             ),
         ),
         hints=(
@@ -263,6 +286,18 @@ QUESTIONS = {
                 lambda: {"schools": BUDGET // SCHOOL},
                 "You spent all the money on schools; each comes with its students' licences.",
             ),
+            (
+                lambda: {"students": _bought()["students"] + 1},
+                "The number of students was rounded up; the nearest whole number is asked.",
+            ),
+            (
+                lambda: {"students": _bought(residual=SD_RESIDUAL)["students"]},
+                "You took the residual SD where the formula has its variance.",
+            ),
+            (
+                lambda: {"students": _bought()["students"] * _bought()["schools"]},
+                "The first is the number of all students; asked is that of one school.",
+            ),
         ),
         hints=(
             "First the size of a school, which needs no budget; then what the budget pays for.",
@@ -293,6 +328,15 @@ QUESTIONS = {
             (
                 lambda: 0.5 / _slope_if(True),
                 "That is the fraction upside down: asked is the estimate over the truth.",
+            ),
+            (
+                lambda: _slope_if(True) / 0.5 - 1,
+                "That is by what part it is too large; how many times too large is one more.",
+            ),
+            (
+                lambda: _slope_if(True) - 0.5,
+                "That is how many points an hour too large it is; the question asks how many "
+                "times.",
             ),
         ),
         hints=(
@@ -327,6 +371,10 @@ QUESTIONS = {
                 "You planned for the slope that the old study found; asked is a smaller one.",
             ),
             (lambda: _people(goal=0.9), "That is for a power of nine in ten."),
+            (
+                lambda: {label: people - 1 for label, people in _people().items()},
+                "With so many it just falls short of eight in ten; go one further.",
+            ),
         ),
         hints=(
             "A person is what a school was, and days are what hours were.",
