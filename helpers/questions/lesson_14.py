@@ -159,6 +159,14 @@ QUESTIONS = {
                 lambda: _pair(lambda: _fit(reml=False)),
                 "You fitted by ML; the question says REML.",
             ),
+            (
+                lambda: {"variance": np.sqrt(_pair()["variance"])},
+                "Your variance is an SD; leave it in points squared.",
+            ),
+            (
+                lambda: {"variance": _shared(2, 2) + _fit().scale},
+                "Your variance is that of a student with 2 hours; the question says 8.",
+            ),
         ),
         hints=(
             "Write the deviation of a school's line at h hours as a sum of its two random effects.",
@@ -219,6 +227,7 @@ QUESTIONS = {
                 "You took the log of twice the factor; it is twice the log.",
             ),
             (lambda: 60, "Criteria are logarithms; a factor becomes a term that is added."),
+            (lambda: 0.0, "Both by ML, units change nothing; the question says REML."),
         ),
         hints=(
             "Fit the same model twice by REML, with hours and with minutes, also in re_formula.",
