@@ -169,6 +169,18 @@ QUESTIONS = {
                 lambda: {"gain": _covariances()[1] / _covariances()[0]},
                 "The second is for a school that starts one point higher; the question says ten.",
             ),
+            (
+                lambda: {"gain": 10 * np.polyfit(*_own_lines()[::-1], 1)[0]},
+                "The second comes from forty separate regressions, see-saw of their errors "
+                "included; take the model's covariance and variance.",
+            ),
+            (
+                lambda: {
+                    "gain": _fit().fe_params["app_hours"] + _start(*_covariances()[1::-1])["gain"]
+                },
+                "The second is the gain of a school that starts ten points above the average; "
+                "asked is by how much it differs from the other's.",
+            ),
         ),
         hints=(
             "Both come from the covariance matrix of schools' deviations and from nothing else.",
@@ -201,7 +213,8 @@ QUESTIONS = {
             ),
             (
                 lambda: {"sd": _parameters()[0]},
-                "The SD is that at 0 hours; the waist is further on, where schools are closer.",
+                "The SD is that at 0 hours, or the covariance went in once: it counts twice. The "
+                "waist is further on, where schools are closer.",
             ),
             (
                 lambda: {"sd": _waist()["sd"] ** 2},
@@ -218,6 +231,11 @@ QUESTIONS = {
                     "sd": np.sqrt(_covariances()[0] + _waist()["hours"] ** 2 * _covariances()[2])
                 },
                 "The second leaves out the covariance, which is what draws the lines together.",
+            ),
+            (
+                lambda: {"sd": _parameters()[1]},
+                "The second is the SD of the slopes, in points an hour; asked is how far apart "
+                "schools are at the waist, in points.",
             ),
         ),
         hints=(
@@ -271,6 +289,15 @@ QUESTIONS = {
             (
                 lambda: _coded(c=360),
                 "You moved zero by 360 hours: turn into minutes first or last, but not in between.",
+            ),
+            (
+                lambda: _coded(c=0, per_hour=1),
+                "Those are the three numbers of your own fit; the colleague has another zero and "
+                "another unit.",
+            ),
+            (
+                lambda: {"sd_slope": _covariances()[2] / 60},
+                "You divided the variance of the slopes by 60; it is their SD that goes down so.",
             ),
         ),
         hints=(
@@ -341,6 +368,18 @@ QUESTIONS = {
             (
                 lambda: {key: 1 - share for key, share in _shares().items()},
                 "Those are the shares within schools; the question asks for those between.",
+            ),
+            (
+                lambda: _named([_parameters(c)[0] for c in (1, 4, 10)]),
+                "Those are the SDs between schools, in points; the question asks for a share of "
+                "the variance.",
+            ),
+            (
+                lambda: _named(
+                    [_parameters(c)[0] ** 2 / _town()["math_score"].var() for c in (1, 4, 10)]
+                ),
+                "You divided by the variance of all scores in the town, whose hours differ; asked "
+                "is a share among students with the same hours.",
             ),
         ),
         hints=(
