@@ -34,9 +34,10 @@ def _statistic(reml=True):
     return small.criterion - large.criterion
 
 
-def _p(naive=2, mixed_with=1):
+def _p(naive=2, mixed_with=1, reml=True):
     """P-values with these degrees of freedom; the mixture is half of each."""
-    tails = stats.chi2.sf(_statistic(), naive), stats.chi2.sf(_statistic(), mixed_with)
+    D = _statistic(reml)
+    tails = stats.chi2.sf(D, naive), stats.chi2.sf(D, mixed_with)
     return {"naive": tails[0], "mixture": sum(tails) / 2}
 
 
@@ -45,10 +46,18 @@ def _bootstrap():
     return mixed.compare(*_fits(), n_boot=300, seed=1, progress=False)
 
 
-def _slope_row(on="sd", part=("lower", "upper")):
+def _row(on="sd", term="app_hours", with_term=""):
     table = mixed.variance_table(_fits()[1], on=on)
-    row = table[(table["term"] == "app_hours") & (table["with_term"] == "")].iloc[0]
-    return {end: row[end] for end in part}
+    return table[(table["term"] == term) & (table["with_term"] == with_term)].iloc[0]
+
+
+def _slope_row(**which):
+    return {end: _row(**which)[end] for end in ("lower", "upper")}
+
+
+def _wald():
+    sd, se = _row()["sd"], _row()["se"]
+    return {"lower": sd - 1.96 * se, "upper": sd + 1.96 * se}
 
 
 def _average(width=1.96):
@@ -67,12 +76,12 @@ def _range():
 
 
 @cache
-def _sex(reml=False):
+def _sex(reml=False, larger="distance ~ age * sex", varying="~age"):
     """The statistic for sex and its share in growth, and its p-value."""
     teeth = datasets.load("orthodont")
     small, large = (
-        mixed.fit(formula, teeth, "subject", "~age", reml=reml).criterion
-        for formula in ("distance ~ age", "distance ~ age * sex")
+        mixed.fit(formula, teeth, "subject", varying, reml=reml).criterion
+        for formula in ("distance ~ age", larger)
     )
     return {"statistic": small - large, "p": stats.chi2.sf(small - large, 2)}
 
@@ -110,6 +119,10 @@ QUESTIONS = {
                 lambda: _statistic(reml=False) - 4,
                 "That is the difference of AIC, which has already paid for two parameters.",
             ),
+            (
+                lambda: _statistic() - 4,
+                "That is D less the price that AIC puts on two parameters; D itself is asked.",
+            ),
         ),
         hints=(
             "Fit both models; the one with more freedom has the lower −2 log-likelihood.",
@@ -146,6 +159,20 @@ QUESTIONS = {
                 lambda: {"naive": 1 - _p()["naive"], "mixture": 1 - _p()["mixture"]},
                 "Those are the probabilities below D; a p-value is that above it.",
             ),
+            (
+                lambda: {"mixture": stats.chi2.sf(_statistic(), 1)},
+                "The mixture is the mean of two tails; that is the tail with one degree of "
+                "freedom alone.",
+            ),
+            (
+                lambda: {"naive": stats.chi2.sf(_statistic() / 2, 2)},
+                "For the first you looked up half of D, the difference of log-likelihoods; the "
+                "table is for D.",
+            ),
+            (
+                lambda: _p(reml=False),
+                "Those go with fits by ML; stay with the D of task 1, which is by REML.",
+            ),
         ),
         hints=(
             "How many parameters more has the large model, and which of them cannot be negative?",
@@ -165,12 +192,22 @@ QUESTIONS = {
             (lambda: _p()["mixture"], "That is p_mixture; the question asks for p_bootstrap."),
             (
                 lambda: np.mean(np.array(_bootstrap().attrs["simulated"]) >= _statistic()),
-                "You left out the observed statistic; it counts as one of the data sets, so that "
-                "no p-value is zero.",
+                "You left out the observed statistic (or rounded too far); it counts as one of the "
+                "data sets, so that no p-value is zero.",
             ),
             (
                 lambda: 301 * _bootstrap().loc["large", "p_bootstrap"],
                 "That is a number of data sets; divide it by all of them, the observed one too.",
+            ),
+            (
+                lambda: 1 - _bootstrap().loc["large", "p_bootstrap"],
+                "That is the share of data sets with a smaller statistic; a p-value counts those "
+                "at least as large.",
+            ),
+            (
+                lambda: np.sum(np.array(_bootstrap().attrs["simulated"]) >= _statistic()),
+                "That is how many of the simulated statistics are as large; make a share of it, "
+                "and count the observed one too.",
             ),
         ),
         hints=(
@@ -198,6 +235,19 @@ QUESTIONS = {
                 _range,
                 "That is the range of schools' slopes by the estimate; the question is how well "
                 "their SD itself is known.",
+            ),
+            (
+                lambda: _slope_row(term="Intercept"),
+                "Those are the ends for the SD of intercepts; take the row of app_hours.",
+            ),
+            (
+                lambda: _slope_row(term="Intercept", with_term="app_hours"),
+                "Those are the ends for the correlation; take the row of app_hours alone.",
+            ),
+            (
+                lambda: _wald(),
+                "That is the estimate ± 1.96 standard errors. An SD is not that symmetric; the "
+                "table's own ends are by profile likelihood.",
             ),
         ),
         hints=(
@@ -265,6 +315,16 @@ QUESTIONS = {
             (
                 lambda: {"statistic": _sex()["statistic"] / 2},
                 "The statistic is twice the difference of the log-likelihoods.",
+            ),
+            (
+                lambda: {"statistic": _sex(varying=None)["statistic"]},
+                "In your models all children grow alike; let the slope of age vary between "
+                "children.",
+            ),
+            (
+                lambda: {"statistic": _sex(larger="distance ~ age + sex")["statistic"]},
+                "Your larger model gives girls and boys the same growth; age * sex lets it differ "
+                "as well.",
             ),
         ),
         hints=(
