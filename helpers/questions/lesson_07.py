@@ -46,31 +46,36 @@ def _between(reml=True, power=0.5):
 
 
 @cache
-def _null_fits():
+def _null_fits(by_reml=True):
     """Fits to 300 data sets without correlation between intercepts and slopes."""
     hours = _six()["app_hours"]
     X = np.column_stack([np.ones(len(hours)), hours])
     scores = simulate.replicates(_six(), 300, sd_slope=0.6, correlation=0, seed=7)
-    return reml.fit_many(scores, X, X, _six()["school_id"])
+    return reml.fit_many(scores, X, X, _six()["school_id"], reml=by_reml)
 
 
-def _correlations():
-    C = _null_fits().cov_re
+def _correlations(by_reml=True):
+    C = _null_fits(by_reml).cov_re
     with np.errstate(invalid="ignore"):
         return C[:, 0, 1] / np.sqrt(C[:, 0, 0] * C[:, 1, 1])
 
 
-def _at_edges(limit=0.9999):
+def _at_edges(limit=0.9999, by_reml=True):
     """Per cent of the 300 with a correlation beyond ± the limit."""
     return {
-        "minus 1": 100 * np.mean(_correlations() < -limit),
-        "plus 1": 100 * np.mean(_correlations() > limit),
+        "minus 1": 100 * np.mean(_correlations(by_reml) < -limit),
+        "plus 1": 100 * np.mean(_correlations(by_reml) > limit),
     }
 
 
 def _interval(fit, width):
     slope, se = fit.fe_params["app_hours"], fit.bse_fe["app_hours"]
     return {"lower": slope - width * se, "upper": slope + width * se}
+
+
+def _by_ols():
+    lower, upper = smf.ols(FORMULA, _six()).fit().conf_int().loc["app_hours"]
+    return {"lower": lower, "upper": upper}
 
 
 def _t(df):
@@ -149,6 +154,11 @@ QUESTIONS = {
                 lambda: {k: v for k, v in _between(reml=False).items() if k != "correlation"},
                 "You fitted by ML; the question says REML.",
             ),
+            (
+                lambda: {"slopes": _fit().bse_fe["app_hours"]},
+                "The second is the standard error of the average slope; the question is how far "
+                "schools lie from it.",
+            ),
         ),
         hints=(
             "All three come from the covariance matrix of the schools' deviations.",
@@ -185,6 +195,15 @@ QUESTIONS = {
                     "plus 1": _at_edges()["minus 1"],
                 },
                 "They are the right two under the wrong labels; look at the signs again.",
+            ),
+            (
+                lambda: {end: 3 * share for end, share in _at_edges().items()},
+                "Those are numbers of data sets out of 300; the question asks for per cent.",
+            ),
+            (
+                lambda: _at_edges(by_reml=False),
+                "You fitted by ML; the question says REML, which is what fit_many does unless "
+                "told otherwise.",
             ),
         ),
         hints=(
@@ -252,6 +271,20 @@ QUESTIONS = {
                 "You took the SD of slopes, which says where schools lie; the question is how well "
                 "their average is known.",
             ),
+            (
+                lambda: _interval(_fit(), 1),
+                "That is one standard error either way; with six schools 95 % takes a good deal "
+                "more.",
+            ),
+            (
+                lambda: _interval(_fit(reml=False), _t(5)),
+                "You fitted by ML, whose variances are too small on average with six schools; "
+                "stay with REML.",
+            ),
+            (
+                lambda: _by_ols(),
+                "That is ordinary least squares, which takes the 90 students for independent.",
+            ),
         ),
         hints=(
             "Which fit keeps the doubt about schools in the standard error?",
@@ -293,6 +326,11 @@ QUESTIONS = {
                 lambda: {"se": _children().bse_re.iloc[0] * np.sqrt(_children().scale)},
                 "The printed error times √scale still takes the residual variance as known; "
                 "mixed.variance_table has the full answer.",
+            ),
+            (
+                lambda: {"se": mixed.variance_table(_children(by_us=True), on="sd")["se"][0]},
+                "The standard error is that of the SD, in mm; the question asks for that of the "
+                "variance, in mm².",
             ),
         ),
         hints=(
