@@ -38,14 +38,27 @@ def _contextual():
     return _fit("ses + meanses").fe_params["meanses"]
 
 
+def _effects(fit):
+    within, between = fit.fe_params["cses"], fit.fe_params["meanses"]
+    return {"within": within, "between": between, "contextual": between - within}
+
+
+@cache
+def _all_schools():
+    hsb = datasets.load("hsb")
+    return mixed.fit(
+        "mathach ~ cses + meanses", hsb.assign(cses=hsb["ses"] - hsb["meanses"]), "school"
+    )
+
+
 def _sd_of_schools():
     return _catholic().groupby("school")["meanses"].first().std()
 
 
-def _interval(scale, form="ses + meanses"):
+def _interval(scale, form="ses + meanses", width=1.96):
     """The coefficient of meanses and its 95 % interval, times a step of status."""
     fit = _fit(form)
-    middle, half = fit.fe_params["meanses"], 1.96 * fit.bse_fe["meanses"]
+    middle, half = fit.fe_params["meanses"], width * fit.bse_fe["meanses"]
     return {
         "effect": scale * middle,
         "lower": scale * (middle - half),
@@ -64,18 +77,29 @@ def _slope(mean):
     return b["cses"] + mean * b["cses:meanses"]
 
 
+def _of_uncentred():
+    b = _fit("ses * meanses", "~ses").fe_params
+    return b["ses"] - 0.5 * b["ses:meanses"]
+
+
 @cache
-def _cheese(predictors):
+def _cheese(predictors, random=None):
     cheese = datasets.load("cheese")
     cheese["log_volume"], cheese["log_price"] = np.log(cheese["volume"]), np.log(cheese["price"])
     cheese["mean_price"] = cheese.groupby("retailer")["log_price"].transform("mean")
     cheese["own_price"] = cheese["log_price"] - cheese["mean_price"]
-    return mixed.fit(f"log_volume ~ {predictors}", cheese, "retailer").fe_params, cheese
+    cheese["log_of_mean"] = np.log(cheese.groupby("retailer")["price"].transform("mean"))
+    return mixed.fit(f"log_volume ~ {predictors}", cheese, "retailer", random).fe_params, cheese
 
 
-def _elasticities():
-    b, _ = _cheese("own_price + mean_price")
+def _elasticities(random=None):
+    b, _ = _cheese("own_price + mean_price", random)
     return {"within": b["own_price"], "between": b["mean_price"]}
+
+
+def _from_log_of_mean():
+    b, _ = _cheese("I(log_price - log_of_mean) + log_of_mean")
+    return b["log_of_mean"]
 
 
 def _cheese_mundlak():
@@ -138,6 +162,14 @@ QUESTIONS = {
                 lambda: {"between": _ols("cses + meanses").params["meanses"]},
                 "That is ordinary least squares, which knows of no schools; use mixed.fit.",
             ),
+            (
+                lambda: _effects(_fit("cses + meanses", "~cses")),
+                "You let the slope vary between schools too; the task says random intercepts.",
+            ),
+            (
+                lambda: _effects(_all_schools()),
+                "Those are the effects in all 160 schools; the task is about the Catholic ones.",
+            ),
         ),
         hints=(
             "Which two predictors make a model that keeps students and schools apart?",
@@ -168,6 +200,19 @@ QUESTIONS = {
             (
                 lambda: _interval(_sd_of_schools(), "cses + meanses"),
                 "That is the between effect of an SD of schools; the contextual effect is asked.",
+            ),
+            (
+                lambda: _interval(_sd_of_schools(), width=1),
+                "The ends are one standard error away; an interval of 95 % takes 1.96.",
+            ),
+            (
+                lambda: _interval(_sd_of_schools(), width=2),
+                "The ends are two standard errors away; for 95 % it is 1.96.",
+            ),
+            (
+                lambda: _interval(_sd_of_schools(), width=1.96 / _sd_of_schools()),
+                "The estimate is for one SD of schools, and the width of the interval still for "
+                "one unit; multiply both.",
             ),
         ),
         hints=(
@@ -224,6 +269,11 @@ QUESTIONS = {
                 "You divided by the between effect; a weight is how far the blend has come on the "
                 "way from one effect to the other.",
             ),
+            (
+                lambda: _weight(_fit("ses", "~ses").fe_params["ses"]),
+                "In your model the slope varies between schools too; the task says random "
+                "intercepts and nothing else.",
+            ),
         ),
         hints=(
             "Where between the two effects does the single coefficient lie?",
@@ -259,6 +309,16 @@ QUESTIONS = {
                 "You used the coefficient of meanses, which moves the height of the line; its "
                 "slope is moved by the product.",
             ),
+            (
+                lambda: _slope(-0.5) - _slope(0.0),
+                "That is by how much the line is flatter than in a school of mean status 0; asked "
+                "is its slope.",
+            ),
+            (
+                lambda: _of_uncentred(),
+                "You used ses as it is in place of cses, so that the product mixes two things; "
+                "take the centred one.",
+            ),
         ),
         hints=(
             "Collect everything in the fitted equation that is multiplied by cses.",
@@ -269,8 +329,8 @@ QUESTIONS = {
     "08.6": Several(
         answer=_elasticities,
         insight=(
-            "The same retailer sells much less in weeks with a higher price. That dear retailers "
-            "sell hardly less than cheap ones is another fact, about other shops and cities."
+            "The same retailer sells much less in weeks with a higher price. Comparing dear with "
+            "cheap retailers is another question, and 88 of them hardly answer it."
         ),
         mistakes=(
             (
@@ -289,6 +349,14 @@ QUESTIONS = {
                     "between": _elasticities()["within"],
                 },
                 "They are the right two under each other's name.",
+            ),
+            (
+                lambda: {"between": _from_log_of_mean()},
+                "You took the log of the retailer's mean price; take the mean of its log prices.",
+            ),
+            (
+                lambda: _elasticities("~own_price"),
+                "You let the elasticity vary between retailers; the task says random intercepts.",
             ),
         ),
         hints=(
