@@ -5,6 +5,7 @@ from functools import cache
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import statsmodels.formula.api as smf
 from scipy import stats
 
 from helpers import datasets, mixed, plots
@@ -18,12 +19,17 @@ def _children():
 
 
 @cache
-def _growth(time="years", random="~years"):
-    return mixed.fit(f"distance ~ {time}", _children(), "subject", random)
+def _growth(time="years", random="~years", reml=True):
+    return mixed.fit(f"distance ~ {time}", _children(), "subject", random, reml=reml)
 
 
 def _sd_growth():
     return np.sqrt(_growth().cov_re.iloc[1, 1])
+
+
+def _spread_of_blups():
+    table = mixed.group_coefficients(_growth())
+    return table.loc[table["term"] == "years", "blup"].std()
 
 
 def _own_slopes():
@@ -44,8 +50,8 @@ def _with_new(random="~years"):
     return mixed.fit("distance ~ years", everyone, "subject", random)
 
 
-def _new_at_14(fit):
-    day = pd.DataFrame({"subject": ["new"], "years": [6]})
+def _new_at_14(fit, years=6):
+    day = pd.DataFrame({"subject": ["new"], "years": [years]})
     return mixed.predict(fit, day, target="group", interval=None)["mean"].iloc[0]
 
 
@@ -62,10 +68,10 @@ def _rats():
 
 
 @cache
-def _bend(reml=False):
+def _bend(reml=False, varying="~day"):
     """The statistic D of the test for an average bend."""
     straight, bent = (
-        mixed.fit(f"weight ~ {fixed}", _rats(), "rat", "~day", reml=reml)
+        mixed.fit(f"weight ~ {fixed}", _rats(), "rat", varying, reml=reml)
         for fixed in ("day", "day + day2")
     )
     return straight.criterion - bent.criterion
@@ -117,6 +123,20 @@ QUESTIONS = {
                 lambda: {"SD of growth": np.sqrt(_growth().cov_re.iloc[0, 0])},
                 "That is the SD of children's distances at age 8, not of their growth.",
             ),
+            (
+                lambda: {"SD of growth": np.sqrt(_growth(reml=False).cov_re.iloc[1, 1])},
+                "You fitted by ML, which makes SDs between children too small on average; the "
+                "question says REML.",
+            ),
+            (
+                lambda: {"SD of growth": _spread_of_blups()},
+                "That is the SD of the 27 predicted deviations, which are shrunk; the model's own "
+                "SD is asked.",
+            ),
+            (
+                lambda: {"SD of growth": np.sqrt(_growth().scale)},
+                "That is the residual SD, of a measurement about the child's own line, in mm.",
+            ),
         ),
         hints=(
             "Who is the group, and what is the time?",
@@ -149,6 +169,15 @@ QUESTIONS = {
                 lambda: _growth(random=None).bse["years"],
                 "That is the standard error of the model with random intercepts only.",
             ),
+            (
+                lambda: _own_slopes().std() / np.sqrt(27),
+                "That SD divides by 27, as NumPy's does; a sample's divides by 26, which is "
+                "ddof=1.",
+            ),
+            (
+                lambda: smf.ols("distance ~ years", _children()).fit().bse["years"],
+                "That is ordinary least squares over 108 rows, which knows of no children.",
+            ),
         ),
         hints=(
             "Each child gives one number. What is the standard error of a mean of such numbers?",
@@ -175,6 +204,23 @@ QUESTIONS = {
             (
                 lambda: _new_at_14(_with_new(random=None)),
                 "That is from random intercepts only, where all children grow alike.",
+            ),
+            (
+                lambda: 30.0,
+                "That is what was measured at 10; the child has four more years to grow.",
+            ),
+            (
+                lambda: _new_at_14(_with_new(), 2),
+                "That is the child's line at 10; the question says 14, when years is 6.",
+            ),
+            (
+                lambda: _new_at_14(_with_new(), 14),
+                "You put the age of 14 for years, which count from 8; the child would be 22.",
+            ),
+            (
+                lambda: _new_at_14(_with_new()) - _average(6),
+                "Those are the deviations of the child's line from the average; add the average "
+                "line.",
             ),
         ),
         hints=(
@@ -236,6 +282,14 @@ QUESTIONS = {
             (
                 lambda: {"D": _bend() / 2},
                 "That is the difference of log-likelihoods; D is twice that.",
+            ),
+            (
+                lambda: _test(_bend(varying=None)),
+                "In your models all rats grow alike; let the slope of day vary between rats.",
+            ),
+            (
+                lambda: {"p": np.mean(stats.chi2.sf(_bend(), [1, 2]))},
+                "You took the mixture for p. It is for variances; a fixed effect has no boundary.",
             ),
         ),
         hints=(
