@@ -24,18 +24,33 @@ def _counts():
     return {"students": len(_exam()), "schools": len(sizes), "smallest": sizes.min()}
 
 
-def _spread(reading, random="~standlrt"):
+def _spread(reading, **settings):
     """SD between schools of the expected score of students with this reading score."""
-    fit = _fit(random=random)
+    fit = _fit(**settings)
     where = np.array([1.0, reading])[: len(fit.cov_re)]
     return np.sqrt(where @ fit.cov_re.to_numpy() @ where)
 
 
-def _spreads(power=1.0, random="~standlrt"):
+def _spreads(power=1.0, **settings):
     return {
-        "weak readers": _spread(-2, random) ** power,
-        "strong readers": _spread(2, random) ** power,
+        "weak readers": _spread(-2, **settings) ** power,
+        "strong readers": _spread(2, **settings) ** power,
     }
+
+
+def _without_covariance():
+    intercepts, slopes = np.diag(_fit().cov_re)
+    return dict.fromkeys(_spreads(), np.sqrt(intercepts + 4 * slopes))
+
+
+def _of_students():
+    return {name: np.sqrt(sd**2 + _fit().scale) for name, sd in _spreads().items()}
+
+
+def _of_blups():
+    lines = mixed.group_coefficients(_fit()).pivot(index="group", columns="term", values="blup")
+    at = {"weak readers": -2, "strong readers": 2}
+    return {name: (lines["Intercept"] + x * lines["standlrt"]).std() for name, x in at.items()}
 
 
 def _contextual():
@@ -48,27 +63,35 @@ def _between():
 
 
 @cache
-def _girls(students="female", predictors="standlrt + girls_school", random="~standlrt"):
+def _girls(students="female", predictors="standlrt + girls_school", random="~standlrt", width=1.96):
     """Coefficient of girls' schools among girls and its 95 % interval."""
     data = _exam().assign(girls_school=(_exam()["schgend"] == "girls").astype(int))
     if students == "female":
         data = data[data["sex"] == "female"]
     fit = mixed.fit(f"normexam ~ {predictors}", data, "school", random)
-    middle, half = fit.fe_params["girls_school"], 1.96 * fit.bse_fe["girls_school"]
+    middle, half = fit.fe_params["girls_school"], width * fit.bse_fe["girls_school"]
     return {"difference": middle, "lower": middle - half, "upper": middle + half}
 
 
-def _told_apart(width=1.96):
+def _told_apart(width=1.96, term="Intercept", above=False, spread=False):
     """Schools whose interval at an average reader leaves out the average school."""
     table = mixed.group_coefficients(_fit())
-    heights = table[table["term"] == "Intercept"]
-    return int((heights["blup"].abs() > width * heights["sd"]).sum())
+    lines = table[table["term"] == term]
+    distance = lines["blup"] if above else lines["blup"].abs()
+    sd = np.sqrt(_fit().cov_re.iloc[0, 0]) if spread else lines["sd"]
+    return int((distance > width * sd).sum())
 
 
-def _new_school(kind="prediction", target="new group"):
+def _average_reader(variance):
+    """The average line at a reading score of 0, and 1.96 roots of a variance either way."""
+    middle, half = _fit().fe_params["Intercept"], 1.96 * np.sqrt(variance)
+    return {"lower": middle - half, "upper": middle + half}
+
+
+def _new_school(kind="prediction", target="new group", school="another"):
     row = mixed.predict(
         _fit(),
-        pd.DataFrame({"standlrt": [0.0], "school": ["another"]}),
+        pd.DataFrame({"standlrt": [0.0], "school": [school]}),
         target=target,
         interval=kind,
     ).iloc[0]
@@ -88,6 +111,10 @@ QUESTIONS = {
             (
                 lambda: {"smallest": _exam().groupby("school")["student"].nunique().mean()},
                 "That is the average size of a school; the question asks for the smallest.",
+            ),
+            (
+                lambda: {"smallest": _exam().groupby("school").size().max()},
+                "That is the largest school; the question asks for the smallest.",
             ),
         ),
         hints=(
@@ -133,6 +160,22 @@ QUESTIONS = {
                 "That is the SD at a reading score of 0, the intercepts. The slopes and their "
                 "covariance count elsewhere.",
             ),
+            (
+                lambda: _without_covariance(),
+                "You left out the covariance of heights and slopes, which is what tells weak "
+                "readers from strong ones.",
+            ),
+            (
+                lambda: _of_students(),
+                "Those are SDs of students' scores, scatter within schools included; asked is how "
+                "far schools lie apart.",
+            ),
+            (
+                lambda: _of_blups(),
+                "You took the SD of the schools' own lines in the model, which are shrunk; the "
+                "model's variances are asked.",
+            ),
+            (lambda: _spreads(reml=False), "You fitted by ML; the question says REML."),
         ),
         hints=(
             "The expected score of a school's student is intercept plus slope times reading score.",
@@ -156,6 +199,16 @@ QUESTIONS = {
             (
                 lambda: _fit("standlrt + schavg").fe_params["standlrt"],
                 "That is the effect of the student's own reading score, within schools.",
+            ),
+            (
+                lambda: _fit("schavg").fe_params["schavg"],
+                "You left out the students' own reading score, so that equal readers are not "
+                "compared.",
+            ),
+            (
+                lambda: _fit("standlrt + schavg", None).fe_params["schavg"],
+                "That comes from parallel lines. You have seen that slopes differ between "
+                "schools; let them.",
             ),
         ),
         hints=(
@@ -182,6 +235,10 @@ QUESTIONS = {
                 lambda: _girls(predictors="girls_school", random=None),
                 "You left out what the girls could read at 11, and that differs between schools.",
             ),
+            (
+                lambda: _girls(width=1),
+                "Those are one standard error away; an interval of 95 % takes 1.96.",
+            ),
         ),
         hints=(
             "Keep the girls only: none of them is in a boys' school.",
@@ -204,6 +261,20 @@ QUESTIONS = {
                 lambda: 65 - _told_apart(),
                 "Those are the schools that can't be told from the average one.",
             ),
+            (
+                lambda: _told_apart(above=True),
+                "Those lie above the average school only; count those below it as well.",
+            ),
+            (
+                lambda: _told_apart(term="standlrt"),
+                "Those are schools whose slope differs from the average; asked are the heights, "
+                "at a reading score of 0.",
+            ),
+            (
+                lambda: _told_apart(spread=True),
+                "You measured by the SD between schools; an interval is made from how far off "
+                "each school's own deviation may be.",
+            ),
         ),
         hints=(
             "mixed.group_coefficients gives each school's deviation and how far off it may be.",
@@ -225,6 +296,19 @@ QUESTIONS = {
             (
                 lambda: _new_school("confidence"),
                 "That is for the line of a new school; a student scatters around it.",
+            ),
+            (
+                lambda: _new_school(target="group", school="53"),
+                "That is for a student in school 53; asked is a school that nobody has seen.",
+            ),
+            (
+                lambda: _average_reader(_fit().scale),
+                "You took the scatter of students alone; a new school's line is not known either.",
+            ),
+            (
+                lambda: _average_reader(_fit().cov_re.iloc[0, 0]),
+                "You took the SD between schools alone; a student also scatters about the line of "
+                "the school.",
             ),
         ),
         hints=(
