@@ -15,6 +15,7 @@ import json
 import random
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -121,17 +122,18 @@ class Learner:
         own = [c for c in self.web.cookies if self.base.endswith(c.path.rstrip("/"))]
         cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in own)
         self.socket = websocket.create_connection(
-            url, cookie=cookies, origin=self.address, timeout=5
+            url, cookie=cookies, origin=self.address, timeout=60
         )
+        self.socket.settimeout(5)
 
     def receive(self):
         """The next message of the kernel; a broken line is taken up again, as a browser does."""
         while True:
             self.check_time()
             try:
-                text = self.socket.recv()
-                if text:
-                    return json.loads(text)
+                received = self.socket.recv()
+                if received:
+                    return json.loads(without_buffers(received))
             except websocket.WebSocketTimeoutException:
                 continue
             except (websocket.WebSocketException, OSError):
@@ -219,6 +221,18 @@ class Learner:
         if self.note not in file.read_text(encoding="utf-8"):
             return "the saved note is not in the file"
         return None
+
+
+def without_buffers(received):
+    """The text of a message; one that carries a widget's pictures begins with where its parts lie.
+
+    The layout is jupyter_server's: how many parts, then where each begins; the text is the first.
+    """
+    if isinstance(received, str):
+        return received
+    count, first = struct.unpack("!2I", received[:8])
+    second = struct.unpack("!I", received[8:12])[0] if count > 1 else None
+    return received[first:second].decode("utf-8")
 
 
 class Shown:
