@@ -342,7 +342,8 @@ def sized(tag, sizes):
         return tag
     width, height = sizes[name[1]]
     tag = tag.replace(name[1], name[1].removesuffix("png") + "webp")
-    return tag.replace("<img", f'<img loading="lazy" width="{width}" height="{height}"')
+    wide = ' class="course-wide"' if width > 1.6 * height and " class=" not in tag else ""
+    return tag.replace("<img", f'<img{wide} loading="lazy" width="{width}" height="{height}"')
 
 
 def drop_icons(built):

@@ -12,7 +12,8 @@ addEventListener("afterprint", () => {
 
 // What scrolls within the page can be reached and scrolled from the keyboard.
 function reachable() {
-  const wide = "article table, article mjx-container[display], article pre, article .output";
+  const parts = ["table", "mjx-container[display]", "pre", ".output", ".cell_output"];
+  const wide = parts.map((part) => `article ${part}`).join();
   for (const node of document.querySelectorAll(wide)) {
     const scrolls = node.scrollWidth > node.clientWidth || node.scrollHeight > node.clientHeight;
     if (scrolls && !node.hasAttribute("tabindex")) node.tabIndex = 0;
