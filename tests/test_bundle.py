@@ -115,7 +115,7 @@ def test_a_bundle_that_is_cut_off_leaves_the_one_before(tmp_path):
 
 def test_the_course_s_files_are_those_that_git_knows_or_else_all_but_this_machine_s(tmp_path):
     ours = ("course.py", "data/x.csv", ".gitignore")
-    made = (".venv/x.py", "dist/x.zip", "helpers/__pycache__/x.pyc", "wheels/x.whl")
+    made = (".venv/x.py", "dist/x.zip", "helpers/__pycache__/x.pyc", "wheels/x.whl", "classroom/x")
     for name in (*ours, *made, ".progress.json", "data/.x.csv.draft"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

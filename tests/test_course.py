@@ -322,8 +322,10 @@ def test_a_python_that_is_too_new_is_refused(monkeypatch):
 
 def test_usage_names_every_command(capsys):
     assert course.main([]) == course.main(["--help"]) == 0
-    assert all(f"  {name} " in capsys.readouterr().out for name in ["lab"])
-    assert set(course.COMMANDS) >= {"lab", "test", "render", "doctor"}
+    said = capsys.readouterr().out
+    assert all(f"  {name} " in said for name in course.COMMANDS)
+    assert all(f"  python3 course.py {name} " in course.__doc__ for name in course.COMMANDS)
+    assert set(course.COMMANDS) >= {"lab", "test", "render", "bundle", "classroom", "doctor"}
 
 
 def test_an_unknown_command_is_one_line(capsys):
@@ -602,6 +604,74 @@ def test_doctor_tries_a_kernel_a_figure_and_a_widget():
     assert course.check_kernel(found)[0]
     assert course.check_figure(found)[0]
     assert course.check_widget(found)[0]
+
+
+@pytest.fixture
+def inside(folder, monkeypatch):
+    """A ready machine whose checks inside give what is put here."""
+    answer = {"text": json.dumps([[[True, "kernel: starts"]], {"numpy": "2.4.6"}])}
+    monkeypatch.setattr(course, "environment_state", lambda: "ready")
+    monkeypatch.setattr(course, "can_look_inside", lambda state: True)
+
+    def run(command, **more):
+        done = subprocess.CompletedProcess(command, 0)
+        done.stdout = answer["text"].encode("utf-8")
+        return done
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return answer
+
+
+def test_the_line_for_the_teacher_names_machine_and_versions(inside, capsys):
+    assert course.main(["doctor", "--workshop"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    parts = line.split(" | ")
+    assert parts[0] == "workshop: ok"
+    assert parts[1].startswith("course ")
+    assert parts[2] == f"Python {course.platform.python_version()}"
+    assert course.platform.machine() in parts[3]
+    assert parts[4].endswith(" GB free")
+    assert parts[5] == "numpy 2.4.6"
+
+
+@pytest.mark.parametrize(
+    "text, failed",
+    [
+        (json.dumps([[[False, "data: Ada/hsb.csv is damaged"], [True, "x: y"]], {}]), "data"),
+        ("Traceback", "packages"),
+    ],
+)
+def test_the_line_for_the_teacher_says_what_fails_and_nothing_of_the_person(
+    inside, folder, monkeypatch, capsys, text, failed
+):
+    inside["text"] = text
+    monkeypatch.setattr(course, "check_disk", lambda: (False, f"disk: {folder} is full"))
+    assert course.main(["doctor", "--workshop"]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"workshop: FAILED (disk, {failed}) | ")
+    assert str(folder) not in line and "Ada" not in line
+    assert course.platform.node() not in line
+
+
+def test_before_the_install_the_line_says_so(folder, monkeypatch, capsys):
+    monkeypatch.setattr(course, "check_network", lambda: (False, "network: none"))
+    assert course.main(["doctor", "--workshop"]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("workshop: FAILED (packages, network) | ")
+    assert line.endswith(" | no packages")
+
+
+def test_doctor_s_checks_inside_can_be_read_by_a_program(monkeypatch, capsys):
+    monkeypatch.setattr(course, "inside_checks", lambda: [lambda: (True, "data: fine")])
+    assert course.main(["--inside", "doctor", "--json"]) == 0
+    checks, versions = json.loads(capsys.readouterr().out)
+    assert checks == [[True, "data: fine"]]
+    assert set(versions) == {"jupyterlab", "numpy", "statsmodels"}
+
+
+def test_doctor_takes_nothing_else(capsys):
+    assert course.main(["doctor", "--quick"]) == 1
+    assert "--workshop or nothing" in capsys.readouterr().err
 
 
 def test_a_check_that_breaks_is_a_failed_check(capsys):

@@ -12,7 +12,7 @@ import course
 # What a learner in a classroom opens. course.py stays behind: in a copy it would install anew.
 FOR_LEARNERS = ("notebooks", "helpers", "data", "README.md", "LICENSE", "CITATION.cff")
 # Made on this machine, or of nobody's concern elsewhere; for a course that came without git.
-LEFT_OUT = {"_site", "dist", "wheels", "__pycache__", "start.sh", "start.bat"}
+LEFT_OUT = {"_site", "classroom", "dist", "wheels", "start.sh", "start.bat"}
 HIDDEN_BUT_OURS = {".ci", ".gitattributes", ".github", ".gitignore"}
 
 
