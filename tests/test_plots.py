@@ -18,7 +18,8 @@ X, Y, G = "app_hours", "math_score", "school_id"
 
 
 @pytest.fixture(autouse=True)
-def clean_figures():
+def clean_figures(monkeypatch):
+    monkeypatch.delenv("COURSE_STYLE", raising=False)
     plots.use_style()
     yield
     plt.close("all")
@@ -153,6 +154,85 @@ def test_the_style_needs_no_jupyter():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
     )
     assert not {"IPython", "ipywidgets", "matplotlib_inline"} & set(done.stdout.split())
+
+
+# The presenter's style
+
+
+def letters(figure):
+    """Sizes of all type in a figure, as shares of the height of a 16:9 screen that it fills."""
+    figure.canvas.draw()
+    width, height = figure.get_size_inches()
+    screen = 72 * max(height, width * 9 / 16)
+    return [
+        text.get_fontsize() / screen for text in figure.findobj(mpl.text.Text) if text.get_text()
+    ]
+
+
+def in_the_picture(figure):
+    """Texts of a figure that stick out of it or of which two lie on each other."""
+    figure.canvas.draw()
+    frame = figure.bbox.padded(1)
+    found, boxes = [], []
+    for text in figure.findobj(mpl.text.Text):
+        if not text.get_text() or not text.get_visible() or isinstance(text.axes, type(None)):
+            continue
+        box = mpl.text.Text.get_window_extent(text)
+        if box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1:
+            found.append(f"{text.get_text()!r} sticks out")
+        others = [other for other, place in boxes if place.padded(-1).overlaps(box.padded(-1))]
+        found += [f"{text.get_text()!r} lies on {other!r}" for other in others]
+        boxes.append((text.get_text(), box))
+    return found
+
+
+def test_the_presenters_figures_are_read_at_ten_metres(data, intercepts, slopes):
+    plots.use_style("presenter")
+    figures = {name: draw(None).figure for name, draw in draw_all(data, intercepts, slopes).items()}
+    figures["three panels"] = plots.three_panels(data, X, Y, G, intercepts, slopes)[0].figure
+    figures["panel"] = plots.panel(data, X, Y, G, fit=slopes)[0].figure
+    for name, figure in figures.items():
+        assert min(letters(figure)) >= 1 / 30, name
+        assert in_the_picture(figure) == [], name
+
+
+def test_the_presenters_style_changes_type_and_not_the_size_in_pixels(data, monkeypatch):
+    course = plots.pooled_line(data, X, Y).figure
+    monkeypatch.setenv("COURSE_STYLE", "presenter")
+    plots.use_style()
+    larger = plots.pooled_line(data, X, Y).figure
+    assert tuple(larger.bbox.size) == pytest.approx(tuple(course.bbox.size))
+    assert max(letters(larger)) == pytest.approx(plots.LARGER * max(letters(course)))
+    plots.use_style("course")
+    again = plots.pooled_line(data, X, Y).figure
+    assert tuple(again.get_size_inches()) == tuple(course.get_size_inches())
+
+
+def test_long_words_are_broken_in_the_presenters_style():
+    plots.use_style("presenter")
+    title = "A title that says in one sentence what is to be seen in the figure below it"
+    figure, axes = plt.subplots(1, 2)
+    axes[0].set(title=title, ylabel="A label that is longer than the axis is high (points an hour)")
+    axes[1].plot([0, 1], label="what the standard error of one study claims")
+    axes[1].legend()
+    names = ["school's own line (no pooling)", "partial pooling", "average line"]
+    handles = [mpl.lines.Line2D([], [], label=name) for name in names]
+    figure.legend(handles=handles, loc="outside upper left", ncols=3)
+    figure.canvas.draw()
+    assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1
+    assert axes[0].get_title(loc="left").replace("\n", " ") == title
+    assert axes[0].title.get_window_extent().x1 <= figure.bbox.x1
+    (entry,) = axes[1].get_legend().get_texts()
+    assert "\n" in entry.get_text()
+    assert "\n" in axes[0].get_ylabel()
+
+
+def test_an_unknown_style_is_named(monkeypatch):
+    with pytest.raises(ValueError, match="style='huge': use one of"):
+        plots.use_style("huge")
+    monkeypatch.setenv("COURSE_STYLE", "large")
+    with pytest.raises(ValueError, match="style='large'.*COURSE_STYLE"):
+        plots.use_style()
 
 
 # Lines
