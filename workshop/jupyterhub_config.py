@@ -17,7 +17,8 @@ import copies
 
 SETTINGS = json.loads(os.environ["COURSE_CLASSROOM"])
 FOLDER = Path(SETTINGS["folder"])
-NAMES = r"[a-z][a-z0-9-]{0,29}"
+# To the end: JupyterHub itself asks only for the beginning to fit.
+NAMES = r"[a-z][a-z0-9-]{0,29}\Z"
 # The matrices of the course are small, and thirty kernels share the cores.
 ONE_THREAD = dict.fromkeys(
     ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
