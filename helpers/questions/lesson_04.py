@@ -39,6 +39,11 @@ def _sd(fit):
     return np.sqrt(fit.cov_re.iloc[1, 1])
 
 
+@cache
+def _error_of_sd():
+    return mixed.variance_table(_slopes(), on="sd")["se"].iloc[2]
+
+
 def _own_line(school):
     """Slope and intercept of least squares in one school."""
     students = _district()[_district()["school_id"] == school]
@@ -160,7 +165,7 @@ QUESTIONS = {
                 "That is the average slope; the question is how far schools' slopes lie from it.",
             ),
             (
-                lambda: mixed.variance_table(_slopes(), on="sd")["se"].iloc[2],
+                lambda: _error_of_sd(),
                 "That is the standard error of the SD: how well it is known. The SD itself is "
                 "asked.",
             ),

@@ -46,6 +46,7 @@ def _bootstrap():
     return mixed.compare(*_fits(), n_boot=300, seed=1, progress=False)
 
 
+@cache
 def _row(on="sd", term="app_hours", with_term=""):
     table = mixed.variance_table(_fits()[1], on=on)
     return table[(table["term"] == term) & (table["with_term"] == with_term)].iloc[0]

@@ -93,11 +93,16 @@ def _children(by_us=False):
     return smf.mixedlm("distance ~ age", teeth, groups=teeth["subject"]).fit()
 
 
+@cache
+def _variances(on="variance"):
+    return mixed.variance_table(_children(by_us=True), on=on)
+
+
 def _read(divided=1.0):
     return {
         "children": np.sqrt(_children().cov_re.iloc[0, 0] / divided),
         "residual": np.sqrt(_children().scale),
-        "se": mixed.variance_table(_children(by_us=True))["se"][0],
+        "se": _variances()["se"][0],
     }
 
 
@@ -328,7 +333,7 @@ QUESTIONS = {
                 "mixed.variance_table has the full answer.",
             ),
             (
-                lambda: {"se": mixed.variance_table(_children(by_us=True), on="sd")["se"][0]},
+                lambda: {"se": _variances(on="sd")["se"][0]},
                 "The standard error is that of the SD, in mm; the question asks for that of the "
                 "variance, in mm².",
             ),

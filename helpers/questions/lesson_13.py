@@ -1,5 +1,6 @@
 """The questions of lesson 13, design and power: a weak study, a budget, the next sleep study."""
 
+from bisect import bisect_left
 from dataclasses import replace
 from functools import cache
 
@@ -120,7 +121,8 @@ def _found(design, n_people, z):
 
 def _needed(days, goal=0.8, z=False, **changes):
     design = _plan(days, **changes)
-    return next(n for n in range(2, 500) if _found(design, n, z) >= goal)
+    people = range(2, 1000)  # the more of them, the more is found
+    return people[bisect_left(people, goal, key=lambda n: _found(design, n, z))]
 
 
 @cache
