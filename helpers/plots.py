@@ -13,6 +13,7 @@ colour-vision deficiency.
 import os
 import sys
 import textwrap
+import warnings
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -178,7 +179,10 @@ class _RoomForWords(ConstrainedLayoutEngine):
     """Constrained layout in which words that are too long for their place are made to fit."""
 
     def execute(self, fig):
-        super().execute(fig)
+        with warnings.catch_warnings():
+            # As long as a word takes all the room there may be none for the axes.
+            warnings.simplefilter("ignore")
+            super().execute(fig)
         width, height = fig.bbox.size
         for ax in fig.axes:
             box, right = ax.bbox, _next_to(ax)
