@@ -46,7 +46,7 @@ class Page(HTMLParser):
             relation = set((given.get("rel") or "").split())
             is_fetched = (tag, name) in FETCHED and not relation & NOT_FETCHED
             (self.fetched if is_fetched else self.links).append(given[name] or "")
-        if tag == "img" and len(given.get("alt") or "") < SHORTEST_ALT:
+        if tag == "img" and not says_something(given.get("alt") or ""):
             self.wordless.append(given.get("src", ""))
         if re.fullmatch("h[1-6]", tag):
             self.levels.append(int(tag[1]))
@@ -54,6 +54,11 @@ class Page(HTMLParser):
             self.headers.append(0)
         if tag == "th":
             self.headers[-1] += 1
+
+
+def says_something(alt):
+    """Whether a text is a sentence: without one, a picture is given its file's name."""
+    return len(alt) >= SHORTEST_ALT and " " in alt
 
 
 def complaints(built):
