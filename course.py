@@ -765,7 +765,12 @@ def render_one(source, target, state):
         return False, f"{shown(source)} is not a notebook: {first_line(error)}"
     if source != target:
         notebook = exercise_from(notebook)
-    problem = execute(prepared(notebook), target, state)
+    notebook = prepared(notebook)
+    if target.parent == NOTEBOOKS:
+        from workshop.slides import mark
+
+        mark(notebook)
+    problem = execute(notebook, target, state)
     if problem:
         return False, f"{shown(target)}, {problem}; the file is left as it was"
     after = notebook_bytes(notebook)
