@@ -224,7 +224,7 @@ def configuration(monkeypatch, tmp_path):
     spawner = SimpleNamespace(SimpleLocalProcessSpawner=object)
     monkeypatch.setitem(sys.modules, "jupyterhub", SimpleNamespace(spawner=spawner))
     monkeypatch.setitem(sys.modules, "jupyterhub.spawner", spawner)
-    settings = {"folder": str(tmp_path), "password": "parallel-lines"}
+    settings = {"folder": str(tmp_path), "sockets": "/tmp/x", "password": "parallel-lines"}
     settings |= {"port": 8000, "hub_port": 1, "api_port": 2}
     monkeypatch.setenv("COURSE_CLASSROOM", json.dumps(settings))
     monkeypatch.setenv("CONFIGPROXY_AUTH_TOKEN", "token")
@@ -232,6 +232,14 @@ def configuration(monkeypatch, tmp_path):
     names = {"get_config": Settings, "__file__": str(path)}
     exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), names)
     return names
+
+
+def test_two_servers_started_at_once_get_two_ports(configuration):
+    first = configuration["free_port"]()
+    with classroom.socket.socket() as taken:
+        taken.bind(("127.0.0.1", first + 1))
+        assert configuration["free_port"]() == first + 2
+    assert first in configuration["PORTS"]
 
 
 @pytest.mark.parametrize("name", ["ada", "learner-07", "a", "x" * 30])

@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -186,8 +187,11 @@ class Classroom:
         self.address = "127.0.0.1" if options["local"] else ""
         self.hub_port, self.api_port = inner_ports(folder)
         self.token = kept(folder / "proxy-token", lambda: secrets.token_hex(32))
+        # Short, since the paths of sockets may have a hundred letters and no more.
+        self.sockets = Path(tempfile.mkdtemp(prefix="class-", dir="/tmp"))
         self.settings = {
             "folder": str(folder),
+            "sockets": str(self.sockets),
             "hub_port": self.hub_port,
             "api_port": self.api_port,
             "port": self.port,
@@ -268,6 +272,7 @@ class Classroom:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
         end(processes_of(self.folder))
+        shutil.rmtree(self.sockets, ignore_errors=True)
 
 
 def addresses(port, local):

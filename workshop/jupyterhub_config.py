@@ -5,8 +5,11 @@ classroom, each in a folder of its own. That keeps work apart; it does not keep 
 """
 
 import asyncio
+import contextlib
+import itertools
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -25,10 +28,27 @@ ONE_THREAD = dict.fromkeys(
 )
 
 
+# Below those that systems hand out by themselves, which may be taken between choice and use.
+PORTS = range(20000, 30000)
+
+
+UNTRIED = itertools.cycle(PORTS)
+
+
+def free_port():
+    """A port that nobody listens on; the next at each call, since a server takes it later."""
+    for port in itertools.islice(UNTRIED, len(PORTS)):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"All ports from {PORTS[0]} to {PORTS[-1]} are taken.")
+
+
 class LearnerSpawner(SimpleLocalProcessSpawner):
     """A learner's server, in a folder that has the course and whatever the learner made of it."""
 
     async def start(self):
+        self.port = self.port or free_port()
         await asyncio.to_thread(copies.give_copy, FOLDER / "template", Path(self.home_dir))
         return await super().start()
 
@@ -36,6 +56,7 @@ class LearnerSpawner(SimpleLocalProcessSpawner):
         env = super().user_env(env)
         # `import helpers` finds the learner's own copy, with its data and its noted progress.
         env.update(PYTHONPATH=self.home_dir, IPYTHONDIR=str(Path(self.home_dir, ".ipython")))
+        env.update(JUPYTER_RUNTIME_DIR=str(Path(SETTINGS["sockets"], self.user.name)))
         return env
 
 
@@ -73,7 +94,9 @@ c.LearnerSpawner.home_dir_template = str(FOLDER / "learners" / "{username}")
 c.Spawner.notebook_dir = str(FOLDER / "learners" / "{username}")
 c.Spawner.default_url = "/lab/tree/notebooks/00-start-here.ipynb"
 c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
-c.Spawner.args = ["--MappingKernelManager.transport_encryption=auto"]
+# Kernels talk to their server through files. Of five ports for each of thirty kernels, now and then
+# one is taken by another program before the kernel has it, and the kernel does not start.
+c.Spawner.args = ["--KernelManager.transport=ipc"]
 if os.geteuid() == 0:
     c.Spawner.args += ["--allow-root"]
 c.Spawner.env_keep = ["PATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "MPLCONFIGDIR"]
