@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from helpers import datasets, mixed
 from helpers.check import Choice, Number, Several
@@ -219,7 +220,7 @@ QUESTIONS = {
     ),
     "16.5": Several(
         answer=_girls,
-        # The interval may use 1.96 or a t quantile: its ends then differ in the second digit.
+        # The lower end is near zero, so that a person would give it with two digits.
         tolerance=0.03,
         insight="Girls chose these schools, or were chosen: it is a difference, not an effect.",
         mistakes=(
@@ -238,6 +239,11 @@ QUESTIONS = {
             (
                 lambda: _girls(width=1),
                 "Those are one standard error away; an interval of 95 % takes 1.96.",
+            ),
+            (
+                lambda: _girls(width=stats.t.ppf(0.975, 53)),
+                "You took a t quantile, which is a fair choice with 55 schools; so "
+                "that answers can be compared, take 1.96.",
             ),
         ),
         hints=(
