@@ -482,7 +482,8 @@ QUESTIONS = {
         hints=(
             "What lets every retailer have its own level, and keeps one slope for all?",
             "Dummies: + C(retailer). And a standard error clustered by the same column.",
-            'smf.ols("log_volume ~ log_price + C(retailer)", data=cheese), and fit it clustered.',
+            'smf.ols("log_volume ~ log_price + C(retailer)", data=cheese).fit(cov_type="cluster", '
+            'cov_kwds={"groups": cheese["retailer"]}) has both: .params and .bse of "log_price".',
         ),
         tolerance=0.01,  # software corrects the clustered error by slightly different factors
     ),

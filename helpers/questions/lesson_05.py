@@ -297,7 +297,7 @@ QUESTIONS = {
             ),
             (
                 lambda: {"sd_slope": _covariances()[2] / 60},
-                "You divided the variance of the slopes by 60; it is their SD that goes down so.",
+                "You divided the variance of the slopes by 60; it is their SD that is divided so.",
             ),
         ),
         hints=(

@@ -246,7 +246,7 @@ QUESTIONS = {
             ),
             (
                 lambda: 0.9 ** _gamma("log_price_c") - 1,
-                "That is the share by which the volume differs; the factor is one more.",
+                "That is the share by which the volume differs; add one to make it the factor.",
             ),
             (
                 lambda: 1 + 0.1 * _gamma("log_price_c"),
@@ -317,7 +317,8 @@ QUESTIONS = {
         hints=(
             "The own lift is least squares with this retailer's weeks alone, price included.",
             'mixed.group_coefficients(fit) has the model\'s lift in "estimate", and an "sd".',
-            "lambda is 1 − sd² / τ₂², with τ₂² on the diagonal of fit.cov_re.",
+            'own: the disp of smf.ols("log_volume ~ log_price_c + disp", its weeks); '
+            "model: its estimate; lambda: 1 − sd² / τ₂², τ₂² being on the diagonal of fit.cov_re.",
         ),
     ),
     "11.4": Several(

@@ -333,7 +333,7 @@ QUESTIONS = {
             ),
             (
                 lambda: _slope_if(True) / 0.5 - 1,
-                "That is by what part it is too large; how many times too large is one more.",
+                "That is the excess as a share of the truth; asked is the estimate over the truth.",
             ),
             (
                 lambda: _slope_if(True) - 0.5,

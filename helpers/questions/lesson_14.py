@@ -232,7 +232,8 @@ QUESTIONS = {
         hints=(
             "Fit the same model twice by REML, with hours and with minutes, also in re_formula.",
             "Subtract fit.criterion in hours from that in minutes.",
-            "In the lesson's trap, minutes and seconds differ by a factor of 60 as well.",
+            'Both with reml as it is: mixed.fit(…, re_formula="~app_minutes").criterion less '
+            "fit.criterion.",
         ),
     ),
     "14.5": Choice(
