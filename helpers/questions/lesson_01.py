@@ -141,8 +141,8 @@ QUESTIONS = {
             ),
             (
                 lambda: {"estimate": _line().params @ [1, 3]},
-                "The first is the score expected at 3 hours; asked is the difference that 3 hours "
-                "go with, and the intercept has no part in it.",
+                "Your 'estimate' is the score expected at 3 hours; asked is the difference that 3 "
+                "hours go with, and the intercept has no part in it.",
             ),
             (
                 lambda: {
@@ -230,7 +230,8 @@ QUESTIONS = {
         mistakes=(
             (
                 lambda: {"if independent": np.sqrt(_line().scale)},
-                "The first is the SD of single students; what would a mean of thirty have?",
+                "Your 'if independent' is the SD of single students; what would a mean of thirty "
+                "have?",
             ),
             (
                 lambda: {"if independent": np.sqrt(_line().scale) / STUDENTS},
@@ -246,21 +247,21 @@ QUESTIONS = {
             ),
             (
                 lambda: {"real": _district().groupby("school_id")["math_score"].mean().std()},
-                "The second is the SD of the schools' mean scores; asked are the residuals, what "
+                "Your 'real' is the SD of the schools' mean scores; asked are the residuals, what "
                 "the line leaves over.",
             ),
             (
                 lambda: {"real": _residual_means().std() / np.sqrt(SCHOOLS)},
-                "The second is the standard error of the average school; asked is how far "
+                "Your 'real' is the standard error of the average school; asked is how far "
                 "schools lie apart.",
             ),
             (
                 lambda: {"real": _residual_means().std(ddof=0)},
-                "The second divides by 24; a sample's SD divides by 23, as pandas' .std() does.",
+                "Your 'real' divides by 24; a sample's SD divides by 23, as pandas' .std() does.",
             ),
             (
                 lambda: {"real": _residual_means().var()},
-                "The second is a variance; take its root.",
+                "Your 'real' is a variance; take its root.",
             ),
         ),
         hints=(

@@ -269,16 +269,18 @@ QUESTIONS = {
             ),
             (
                 lambda: {"more schools": 600 / (1 + 14 * _our_icc())},
-                "The second is what the 600 students of now are worth; there are 1,200 then.",
+                "Your 'more schools' is what the 600 students of now are worth; there are 1,200 "
+                "then.",
             ),
             (
                 lambda: {"more students": SCHOOLS / _our_icc()},
-                "The first is what no number of students in 40 schools can exceed; asked are 30.",
+                "Your 'more students' is what no number of students in 40 schools can exceed; "
+                "asked are 30.",
             ),
             (
                 lambda: {"more students": 600 / (1 + 29 * _our_icc())},
-                "The first has the right design effect, but there are 1,200 students to divide by "
-                "it.",
+                "Your 'more students' has the right design effect, but there are 1,200 students to "
+                "divide by it.",
             ),
         ),
         hints=(

@@ -123,18 +123,18 @@ QUESTIONS = {
             ),
             (
                 lambda: {"between": np.sqrt(_fit().cov_re.iloc[0, 0] / _fit().scale)},
-                "The first is in units of the other: statsmodels keeps variances in params divided "
-                "by the scale. Take it from cov_re.",
+                "Your 'between' is in units of the other: statsmodels keeps variances in params "
+                "divided by the scale. Take it from cov_re.",
             ),
             (
                 lambda: {"between": _fit().bse["Intercept"]},
-                "The first is the standard error of the intercept: how well the average school is "
-                "known, not how far schools lie from it.",
+                "Your 'between' is the standard error of the intercept: how well the average "
+                "school is known, not how far schools lie from it.",
             ),
             (
                 lambda: {"between": mixed.group_coefficients(_fit())["blup"].std()},
-                "The first is the SD of the predicted deviations, which are shrunk and so spread "
-                "less than schools do.",
+                "Your 'between' is the SD of the predicted deviations, which are shrunk and so "
+                "spread less than schools do.",
             ),
             (
                 lambda: {"between": _sds(_fit(reml=False))[0]},
@@ -143,22 +143,22 @@ QUESTIONS = {
             ),
             (
                 lambda: {"within": np.sqrt(_one_line().scale)},
-                "The second is the scatter around one line for all (OLS), schools' differences "
+                "Your 'within' is the scatter around one line for all (OLS), schools' differences "
                 "included.",
             ),
             (
                 lambda: {"between": _one_line().resid.groupby(_valley()["school_id"]).mean().std()},
-                "The first is the SD of the schools' mean residuals, in which the luck of their "
-                "students is still contained; take the model's variance.",
+                "Your 'between' is the SD of the schools' mean residuals, in which the luck of "
+                "their students is still contained; take the model's variance.",
             ),
             (
                 lambda: {"between": _valley().groupby("school_id")["math_score"].mean().std()},
-                "The first is the SD of the schools' mean scores, in which the luck of their "
+                "Your 'between' is the SD of the schools' mean scores, in which the luck of their "
                 "students and their hours are still contained.",
             ),
             (
                 lambda: {"within": _fit().resid.std()},
-                "The second is the SD of the residuals of this sample, which come out a little "
+                "Your 'within' is the SD of the residuals of this sample, which come out a little "
                 "small because the lines were fitted to them; the model's own estimate is asked.",
             ),
         ),
@@ -330,8 +330,8 @@ QUESTIONS = {
     "03.6": Several(
         answer=lambda: _believed(_patients()),
         insight=(
-            "The first is also the ICC: λ of a single visit. People differ so much that one visit "
-            "says more of a patient than twelve students say of a school in the valley."
+            "The first is also the ICC: λ of a single visit. People differ so much that one "
+            "visit says more of a patient than twelve students say of a school in the valley."
         ),
         mistakes=(
             (
@@ -361,8 +361,8 @@ QUESTIONS = {
             ),
             (
                 lambda: {"one visit": _patients().cov_re.iloc[0, 0] / _patients().scale},
-                "The first is the ratio of the two variances, as statsmodels keeps it in params; "
-                "a share has both of them below the line.",
+                "Your 'one visit' is the ratio of the two variances, as statsmodels keeps it in "
+                "params; a share has both of them below the line.",
             ),
             (
                 lambda: {"four visits": _kept(1 / 4, *(sd**2 for sd in _sds(_patients())))},

@@ -185,7 +185,8 @@ QUESTIONS = {
         mistakes=(
             (
                 lambda: {"random intercepts": smf.ols(FORMULA, _district()).fit().bse["app_hours"]},
-                "The first is that of one line for all (OLS), which knows of no schools.",
+                "Your 'random intercepts' is that of one line for all (OLS), which knows of no "
+                "schools.",
             ),
             (
                 lambda: {
@@ -203,13 +204,13 @@ QUESTIONS = {
             ),
             (
                 lambda: {"random slopes": _sd(_slopes())},
-                "The second is the SD of schools' slopes; asked is how well their average is "
-                "known.",
+                "Your 'random slopes' is the SD of schools' slopes; asked is how well their "
+                "average is known.",
             ),
             (
                 lambda: {"random slopes": _sd(_slopes()) / np.sqrt(40)},
-                "The second is the SD of slopes over √40; that leaves out that each school's "
-                "slope is known only from twelve students.",
+                "Your 'random slopes' is the SD of slopes over √40; that leaves out that each "
+                "school's slope is known only from twelve students.",
             ),
             (
                 lambda: {
@@ -221,8 +222,8 @@ QUESTIONS = {
             ),
             (
                 lambda: {"random slopes": _own_slopes().std(ddof=1) / np.sqrt(40)},
-                "The second is that of forty separate regressions, the SD of their slopes over "
-                "√40: near, but the model's is asked.",
+                "Your 'random slopes' is that of forty separate regressions, the SD of their "
+                "slopes over √40: near, but the model's is asked.",
             ),
         ),
         hints=(

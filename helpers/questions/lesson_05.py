@@ -132,53 +132,54 @@ QUESTIONS = {
         mistakes=(
             (
                 lambda: {"correlation": _covariances()[1]},
-                "The first is the covariance, in points × points an hour; divide it by both SDs.",
+                "Your 'correlation' is the covariance, in points × points an hour; divide it by "
+                "both SDs.",
             ),
             (
                 lambda: {"correlation": np.corrcoef(_own_lines())[0, 1]},
-                "The first is the correlation of forty separate regressions, see-saw of their "
-                "errors included; take the model's.",
+                "Your 'correlation' is the correlation of forty separate regressions, see-saw of "
+                "their errors included; take the model's.",
             ),
             (
                 lambda: {"correlation": np.corrcoef(_blups())[0, 1]},
-                "The first is the correlation of the BLUPs, which are shrunk both at once; take "
-                "the model's.",
+                "Your 'correlation' is the correlation of the BLUPs, which are shrunk both at "
+                "once; take the model's.",
             ),
             (
                 lambda: {
                     "correlation": _covariances()[1] / (_covariances()[0] * _covariances()[2])
                 },
-                "The first is the covariance over both variances; divide by both SDs.",
+                "Your 'correlation' is the covariance over both variances; divide by both SDs.",
             ),
             (
                 lambda: _start(_covariances()[1], _covariances()[2]),
-                "The second is divided by the variance of the slopes, which says how much higher "
+                "Your 'gain' is divided by the variance of the slopes, which says how much higher "
                 "a steep school starts; asked is the other way round.",
             ),
             (
                 lambda: _start(_covariances()[1], 1),
-                "The second is ten covariances; per point at the start it is the covariance over "
+                "Your 'gain' is ten covariances; per point at the start it is the covariance over "
                 "the variance of the intercepts.",
             ),
             (
                 lambda: {"gain": 10 * _parameters()[2]},
-                "The second is ten correlations, which have no unit; it takes the covariance over "
+                "Your 'gain' is ten correlations, which have no unit; it takes the covariance over "
                 "the variance of the intercepts.",
             ),
             (
                 lambda: {"gain": _covariances()[1] / _covariances()[0]},
-                "The second is for a school that starts one point higher; the question says ten.",
+                "Your 'gain' is for a school that starts one point higher; the question says ten.",
             ),
             (
                 lambda: {"gain": 10 * np.polyfit(*_own_lines()[::-1], 1)[0]},
-                "The second comes from forty separate regressions, see-saw of their errors "
+                "Your 'gain' comes from forty separate regressions, see-saw of their errors "
                 "included; take the model's covariance and variance.",
             ),
             (
                 lambda: {
                     "gain": _fit().fe_params["app_hours"] + _start(*_covariances()[1::-1])["gain"]
                 },
-                "The second is the gain of a school that starts ten points above the average; "
+                "Your 'gain' is the gain of a school that starts ten points above the average; "
                 "asked is by how much it differs from the other's.",
             ),
         ),
@@ -218,23 +219,23 @@ QUESTIONS = {
             ),
             (
                 lambda: {"sd": _waist()["sd"] ** 2},
-                "The second is the variance between schools at the waist; the question asks for "
+                "Your 'sd' is the variance between schools at the waist; the question asks for "
                 "the SD.",
             ),
             (
                 lambda: {"sd": np.sqrt(_waist()["sd"] ** 2 + _fit().scale)},
-                "The second is the SD of all students there, their scatter within schools "
+                "Your 'sd' is the SD of all students there, their scatter within schools "
                 "included; the question is about schools.",
             ),
             (
                 lambda: {
                     "sd": np.sqrt(_covariances()[0] + _waist()["hours"] ** 2 * _covariances()[2])
                 },
-                "The second leaves out the covariance, which is what draws the lines together.",
+                "Your 'sd' leaves out the covariance, which is what draws the lines together.",
             ),
             (
                 lambda: {"sd": _parameters()[1]},
-                "The second is the SD of the slopes, in points an hour; asked is how far apart "
+                "Your 'sd' is the SD of the slopes, in points an hour; asked is how far apart "
                 "schools are at the waist, in points.",
             ),
         ),
@@ -284,7 +285,8 @@ QUESTIONS = {
             ),
             (
                 lambda: {**_coded(), "sd_intercept": _coded()["sd_intercept"] ** 2},
-                "The first is the variance of the intercepts; the question asks for the SD.",
+                "Your 'sd_intercept' is the variance of the intercepts; the question asks for the "
+                "SD.",
             ),
             (
                 lambda: _coded(c=360),
@@ -415,7 +417,7 @@ QUESTIONS = {
             ),
             (
                 lambda: {"1 dollar": _covariances(_cheese)[1]},
-                "The first is a covariance; the question asks for correlations.",
+                "Your '1 dollar' is a covariance; the question asks for correlations.",
             ),
         ),
         hints=(

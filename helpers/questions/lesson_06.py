@@ -140,7 +140,7 @@ QUESTIONS = {
         mistakes=(
             (
                 lambda: {"naive": _p(naive=1)["naive"]},
-                "The first has one degree of freedom; the random slope brings two parameters.",
+                "Your 'naive' has one degree of freedom; the random slope brings two parameters.",
             ),
             (
                 lambda: {"naive": _p()["mixture"], "mixture": _p()["naive"]},
@@ -167,7 +167,7 @@ QUESTIONS = {
             ),
             (
                 lambda: {"naive": stats.chi2.sf(_statistic() / 2, 2)},
-                "For the first you looked up half of D, the difference of log-likelihoods; the "
+                "For 'naive' you looked up half of D, the difference of log-likelihoods; the "
                 "table is for D.",
             ),
             (

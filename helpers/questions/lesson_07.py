@@ -148,7 +148,7 @@ QUESTIONS = {
             ),
             (
                 lambda: {"correlation": _fit().cov_re.iloc[0, 1]},
-                "The last is the covariance; divide it by the product of the two SDs.",
+                "Your 'correlation' is the covariance; divide it by the product of the two SDs.",
             ),
             (
                 lambda: {"correlation": 0.3},
@@ -161,7 +161,7 @@ QUESTIONS = {
             ),
             (
                 lambda: {"slopes": _fit().bse_fe["app_hours"]},
-                "The second is the standard error of the average slope; the question is how far "
+                "Your 'slopes' is the standard error of the average slope; the question is how far "
                 "schools lie from it.",
             ),
         ),

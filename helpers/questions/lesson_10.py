@@ -233,11 +233,13 @@ QUESTIONS = {
             ),
             (
                 lambda: {"nobody leaves": _mixed(_wide())},
-                "The first is that of all 100 patients; start from those seen at month 8.",
+                "Your 'nobody leaves' is that of all 100 patients; start from those seen at month "
+                "8.",
             ),
             (
                 lambda: {"nobody leaves": _completers(_stayers())},
-                "The first is an ordinary regression on month 8; asked is the mixed model.",
+                "Your 'nobody leaves' is an ordinary regression on month 8; asked is the mixed "
+                "model.",
             ),
             (
                 lambda: {"completers": _completers(_stayers())},
@@ -253,20 +255,21 @@ QUESTIONS = {
             ),
             (
                 lambda: {"mixed model": _beat(smf.ols(FORMULA, _long(_thinned())).fit())},
-                "The last has every score, but no random intercept.",
+                "Your 'mixed model' has every score, but no random intercept.",
             ),
             (
                 lambda: {"mixed model": _mixed(_thinned(both=True))},
-                "In the last, patients of both arms have left; the rule is for the program.",
+                "In 'mixed model', patients of both arms have left; the rule is for the program.",
             ),
             (
                 lambda: {"mixed model": _mixed(_thinned(lost=SCORES))},
-                "In the last, leavers have gone with all their scores; those of months 2 and 3 "
-                "were seen, and stay.",
+                "In 'mixed model', leavers have gone with all their scores; those of months 2 and "
+                "3 were seen, and stay.",
             ),
             (
                 lambda: {"mixed model": _mixed(_thinned(lost=["bdi_8m"]))},
-                "In the last, leavers have lost month 8 alone; the rule takes month 5 as well.",
+                "In 'mixed model', leavers have lost month 8 alone; the rule takes month 5 as "
+                "well.",
             ),
             (
                 lambda: {

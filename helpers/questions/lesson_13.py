@@ -167,12 +167,12 @@ QUESTIONS = {
             ),
             (
                 lambda: {"error": _power()["error"] ** 2},
-                "The second is a variance; the error asked for is its root.",
+                "Your 'error' is a variance; the error asked for is its root.",
             ),
             (
                 lambda: {"error": _studies()["se"].mean()},
-                "The second is the mean standard error of a study's slope; asked is how well your "
-                "thousand studies know the power.",
+                "Your 'error' is the mean standard error of a study's slope; asked is how well "
+                "your thousand studies know the power.",
             ),
             (
                 lambda: {"error": np.sqrt(_power()["power"] * (1 - _power()["power"]) / 8)},
@@ -181,7 +181,7 @@ QUESTIONS = {
             ),
             (
                 lambda: {"power": 1000 * _power()["power"]},
-                "The first is a number of studies; the power is their share.",
+                "Your 'power' is a number of studies; the power is their share.",
             ),
         ),
         hints=(
@@ -298,7 +298,7 @@ QUESTIONS = {
             ),
             (
                 lambda: {"students": _bought()["students"] * _bought()["schools"]},
-                "The first is the number of all students; asked is that of one school.",
+                "Your 'students' is the number of all students; asked is that of one school.",
             ),
         ),
         hints=(
