@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 SHORTEST_ALT = 20
+UNREACHED = "could not be reached"
 # What a page fetches by itself, as opposed to what a reader may follow.
 FETCHED = {("img", "src"), ("script", "src"), ("source", "src"), ("link", "href")}
 # Says where a page belongs; nothing is fetched.
@@ -137,7 +138,7 @@ def answer(address):
             return "fine"
         return "gone" if error.code in (404, 410) else f"refuses to say ({error.code})"
     except (OSError, ValueError) as error:
-        return f"could not be reached ({error})"
+        return f"{UNREACHED} ({error})"
 
 
 def main(folder):
@@ -145,6 +146,9 @@ def main(folder):
     links = outside(Path(folder))
     with ThreadPoolExecutor(8) as pool:
         answers = dict(zip(links, pool.map(answer, links), strict=True))
+    if links and all(said.startswith(UNREACHED) for said in answers.values()):
+        print("No link elsewhere could be reached: no network, or one that keeps them out.")
+        return 1
     for address, said in answers.items():
         if said != "fine":
             print(f"{address} {said}: {', '.join(links[address])}")

@@ -124,6 +124,8 @@ def put_notebook(path, target):
         complaints = [f"{course.shown(path)}, {text}" for text in differences(stored, ran)]
         add_widgets(stored, ran)
     add_notices(stored, course.shown(path))
+    if path.parent.name == "solutions":
+        name_solutions(stored)
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(stored, target)
     return complaints
@@ -175,6 +177,13 @@ def add_notices(stored, path):
             html = f'<p class="course-live">{said[0].format(open=how)}</p>'
             data = {"text/html": html, "text/plain": ""}
             cell.outputs.append(nbformat.v4.new_output("display_data", data))
+
+
+def name_solutions(stored):
+    """Exercises and their solutions share a title, which a search could not tell apart."""
+    first = stored.cells[0]
+    first.source = first.source.replace("# Exercises: ", "# Solutions: ", 1)
+    first.source = first.source.replace("# Capstone: ", "# Capstone, solved: ", 1)
 
 
 def connected(models, start):

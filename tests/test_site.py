@@ -504,6 +504,15 @@ def test_a_picture_on_paper_and_a_stored_output_need_no_notice():
     assert stored == before
 
 
+def test_a_page_of_solutions_has_a_title_of_its_own(tmp_path):
+    path = tmp_path / "solutions" / "02-b.ipynb"
+    path.parent.mkdir()
+    nbformat.write(notebook(TEXT("# Exercises: B\n\nWhy?")), path)
+    assert build.put_notebook(path, tmp_path / "made.ipynb") == []
+    made = nbformat.read(tmp_path / "made.ipynb", as_version=4)
+    assert made.cells[0].source == "# Solutions: B\n\nWhy?"
+
+
 def test_a_work_cited_twice_is_listed_once():
     one = (
         "## References\n\n- Bates (2015). Fitting. <https://doi.org/10.1/X>\n- Aitkin (1999). Book."
@@ -749,6 +758,8 @@ def test_links_that_lead_elsewhere_are_told_apart(tmp_path, capsys):
     assert said == ["fine", "fine", "gone", "refuses to say (403)"]
     assert capsys.readouterr().out == (f"{url}404 gone: a.html\n2 links elsewhere, 1 fine\n")
     assert audit.answer(url).startswith("could not be reached")
+    assert audit.main(tmp_path) == 1
+    assert capsys.readouterr().out.startswith("No link elsewhere could be reached")
 
 
 @needs_site
