@@ -389,7 +389,7 @@ def held(tmp_path_factory):
     folder = tmp_path_factory.mktemp("class")
     with skipped_without_network():
         figures = load_test.run(
-            folder, learners=2, minutes=0.1, lesson=LESSON, most_cells=3, limit=3
+            folder, learners=2, minutes=0.1, lesson=LESSON, most_cells=3, limit=5
         )
     return folder, figures
 
@@ -422,14 +422,14 @@ def test_ctrl_c_ends_everything_and_keeps_the_files(held):
 def test_the_next_day_work_is_there_and_strangers_are_not_let_in(held):
     folder, _ = held
     with load_test.opened(folder) as address:
-        back = load_test.Learner(address, "learner-01", LESSON, time.monotonic() + 60)
+        back = load_test.Learner(address, "learner-01", LESSON, time.monotonic() + 180)
         back.log_in()
         assert "A note of learner-01" in json.dumps(back.open_lesson())
         outputs, _ = back.run("import helpers, os; print(helpers.__path__[0], os.getcwd())")
         home = folder.resolve() / "learners" / "learner-01"
         assert outputs[0]["text"].split() == [str(home / "helpers"), str(home / "notebooks")]
         for name in ("../learner-01", "learner 1", "Ärger"):
-            stranger = load_test.Learner(address, name, LESSON, time.monotonic() + 60)
+            stranger = load_test.Learner(address, name, LESSON, time.monotonic() + 180)
             with pytest.raises(load_test.Lost, match="not let in"):
                 stranger.log_in()
         page = requests.get(f"{address}/hub/login", timeout=20).text
