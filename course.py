@@ -65,8 +65,9 @@ OLDEST, TOO_NEW = (3, 11), (3, 15)
 INSTALL_GB = 1.2
 CELL_SECONDS = 120
 WINDOWS = os.name == "nt"
-# Checks of answers note a learner's progress; a run of the whole course is nobody's.
-NOBODY = {"COURSE_PROGRESS": "off"}
+# Checks of answers note a learner's progress; a run of the whole course is nobody's, and what is
+# stored has the figures of the course, not those of a teacher in front of a room.
+NOBODY = {"COURSE_PROGRESS": "off", "COURSE_STYLE": "course"}
 
 # What a learner may have set for other work and would change, or break, what runs here.
 NOT_OURS = {

@@ -1,5 +1,6 @@
 """Lessons are marked by the rule; slides are whole, offline, and in type that can be read."""
 
+import ast
 import json
 import os
 import re
@@ -83,6 +84,87 @@ def test_marking_keeps_everything_else():
     path = course.FIRST_NOTEBOOK
     notebook = nbformat.read(path, as_version=4)
     assert course.notebook_bytes(slides.mark(notebook)) == path.read_bytes()
+
+
+# ── Out of order ────────────────────────────────────────────────────────────────────────────────
+
+# After Run All a teacher goes back and forth. A cell then gives what it gave, unless a later cell
+# has taken one of the names that it reads: (lesson, cell that reads it, name).
+TAKEN = {
+    ("02", 14, "means"),
+    ("02", 16, "means"),
+    ("04", 33, "caught"),
+    ("07", 27, "table"),
+    ("09", 21, "reaction"),
+}
+SCOPES = (ast.FunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def stored(node):
+    """Names that a piece of code binds, wherever in it."""
+    names = {
+        n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    }
+    return names | {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}
+
+
+def bound(node):
+    """Names that a statement leaves behind in the notebook."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, SCOPES):
+        return set()
+    if isinstance(node, ast.Name):
+        return {node.id} if isinstance(node.ctx, ast.Store) else set()
+    return set().union(*map(bound, ast.iter_child_nodes(node)))
+
+
+def wanted(source):
+    """Names that a cell takes from cells before it."""
+    have, found = set(), set()
+    for statement in ast.parse(source).body:
+        inner = set().union(*(stored(n) for n in ast.walk(statement) if isinstance(n, SCOPES)))
+        names = [n for n in ast.walk(statement) if isinstance(n, ast.Name)]
+        read = {n.id for n in names if isinstance(n.ctx, ast.Load)} - inner
+        is_block = not isinstance(statement, ast.Assign | ast.AugAssign | ast.Expr)
+        found |= read - have - (bound(statement) if is_block else set())
+        have |= bound(statement)
+    return found
+
+
+def taken(path):
+    """Triples (lesson, cell, name) of names that a cell reads and a later one binds anew."""
+    cells = enumerate(nbformat.read(path, as_version=4).cells, 1)
+    code = {number: cell.source for number, cell in cells if cell.cell_type == "code"}
+    binds = {number: bound(ast.parse(source)) for number, source in code.items()}
+    return {
+        (path.name[:2], number, name)
+        for number, source in code.items()
+        for name in wanted(source)
+        if any(name in binds[other] for other in code if other < number)
+        if any(name in binds[other] for other in code if other > number)
+    }
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_after_run_all_a_cell_can_be_run_again_in_any_order(path):
+    wrong = [
+        f"{path.name}, cell {number}: reads {name}, which a later cell binds anew; rename that one"
+        for _, number, name in sorted(taken(path) - TAKEN)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_name_that_is_taken_later_is_found(tmp_path):
+    path = tmp_path / "03-lesson.ipynb"
+    cells = [
+        CODE("means = [1, 2]\nn = 3"),
+        CODE("print([n for n in means])"),
+        CODE("for n in means:\n    print(n)"),
+        CODE("means = means[1:]"),
+    ]
+    nbformat.write(lesson(*cells), path)
+    assert taken(path) == {("03", 2, "means"), ("03", 3, "means")}
 
 
 # ── A lesson taken apart ────────────────────────────────────────────────────────────────────────

@@ -324,7 +324,7 @@ def main(arguments):
     parser.add_argument("--out", type=Path, default=OUT, help="the folder to write into")
     parser.add_argument("--stored", action="store_true", help="the stored figures; nothing is run")
     options = parser.parse_args(arguments)
-    os.environ.setdefault("COURSE_STYLE", "presenter")
+    os.environ["COURSE_STYLE"] = "presenter"
     lessons = sorted(course.NOTEBOOKS.glob("*.ipynb"))
     unknown = [n for n in options.names if not any(path.name.startswith(n) for path in lessons)]
     if unknown:
