@@ -1,6 +1,7 @@
 """Lessons are marked by the rule; slides are whole, offline, and in type that can be read."""
 
 import ast
+import builtins
 import json
 import os
 import re
@@ -153,6 +154,22 @@ def test_after_run_all_a_cell_can_be_run_again_in_any_order(path):
         for _, number, name in sorted(taken(path) - TAKEN)
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def made_by_setup(source):
+    """Names that the first code cell gives: its imports."""
+    nodes = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Import | ast.ImportFrom)]
+    return {(a.asname or a.name).split(".")[0] for node in nodes for a in node.names}
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_sliders_need_no_more_than_the_first_code_cell(path):
+    cells = nbformat.read(path, as_version=4).cells
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    given = made_by_setup(code[0]) | set(dir(builtins))
+    for source in code:
+        if re.search(r"\bexplore\.(?!flipbook)\w+\(", source):
+            assert wanted(source) <= given, source
 
 
 def test_a_name_that_is_taken_later_is_found(tmp_path):
