@@ -11,6 +11,7 @@ import sys
 
 import browser
 import nbformat
+import pandas as pd
 import pytest
 
 import course
@@ -250,6 +251,17 @@ def test_long_output_is_cut_before_the_table_of_a_summary():
     assert second.text.startswith("-" * 20 + "\n     Coef.")
     (whole,) = deck.cut(stream("word " * 30))
     assert max(map(len, whole.text.splitlines())) <= deck.LINE_LETTERS
+
+
+def test_long_tables_are_cut_between_rows():
+    head = "| a | b |\n|---|---|\n"
+    rows = [f"| {n} | x |" for n in range(11)]
+    first, second = deck.rows_apart(head + "\n".join(rows))
+    assert (first, second) == (head + "\n".join(rows[:6]), head + "\n".join(rows[6:]))
+    frame = pd.DataFrame({"a": range(20)}).to_html()
+    parts = deck.cut_table(nbformat.v4.new_output("display_data", {"text/html": frame}))
+    assert [part.data["text/html"].count("<td>") for part in parts] == [10, 10]
+    assert all("<th>a</th>" in part.data["text/html"] for part in parts)
 
 
 def test_a_lesson_that_is_not_there_is_named(capsys):

@@ -35,6 +35,7 @@ OUT = ROOT / "dist" / "slides"
 # What fits a screen in type that can be read at 10 m.
 GOALS = "after this you can"
 LEAD_WORDS, LIST_ITEMS, EQUATIONS, OUTPUT_LINES = 34, 5, 3, 17
+TABLE_ROWS, FRAME_ROWS = 8, 12
 CODE_LINES, CAPTION_LINES, LINE_LETTERS = 6, 4, 78
 FITS = re.compile(r"\b(?:mixed\.(?:fit|bootstrap|compare)|smf\.\w+|reml\.fit\w*)\(")
 # A sentence ends at a full stop before a space, outside equations and code.
@@ -110,11 +111,15 @@ def add_text(made, blocks):
             follow = left.pop(0)[1]
             if after == "equation":
                 add_equation(made, piece, follow)
-            else:
-                made.show(slides.BELOW, piece, follow)
+                continue
+            for part in rows_apart(follow):
+                made.show(slides.BELOW, piece, part)
         elif kind == "table" and GOALS in piece:
             made.show(slides.BELOW, f"### {GOALS.capitalize()}", goals(piece))
-        elif kind in ("table", "code"):
+        elif kind == "table":
+            for part in rows_apart(piece):
+                made.show(slides.BELOW, part)
+        elif kind == "code":
             made.show(slides.BELOW, piece)
         elif kind == "list":
             add_list(made, piece)
@@ -140,6 +145,14 @@ def add_heading(made, piece, left):
     lead = found[0] if found and len(found[0].split()) <= LEAD_WORDS else ""
     made.show(kind, piece, "" if lead.startswith("(") else lead)
     return left[1:] if lead == text else left
+
+
+def rows_apart(table):
+    """A table in parts with few rows, each with its head."""
+    head, rows = table.splitlines()[:2], table.splitlines()[2:]
+    count = -(-len(rows) // TABLE_ROWS)
+    size = -(-len(rows) // count) if rows else 1
+    return ["\n".join(head + rows[n : n + size]) for n in range(0, len(rows), size)]
 
 
 def goals(table):
@@ -240,9 +253,9 @@ def text_of(output):
 
 
 def cut(output):
-    """A text with no line too long; a long one in two, the table of a summary kept whole."""
+    """A text with no line too long; what is long in two, the table of a summary kept whole."""
     if output.output_type != "stream":
-        return [output]
+        return cut_table(output)
     text = [
         part
         for line in output.text.splitlines()
@@ -256,6 +269,18 @@ def cut(output):
         nbformat.v4.new_output("stream", name=output.name, text="\n".join(half).strip("\n"))
         for half in halves
     ]
+
+
+def cut_table(output):
+    """A long table in two; one whose cells span rows stays whole."""
+    table = output.get("data", {}).get("text/html", "")
+    body = re.search(r"<tbody>(.*)</tbody>", table, re.DOTALL)
+    rows = re.findall(r"<tr.*?</tr>", body[1], re.DOTALL) if body else []
+    if len(rows) <= FRAME_ROWS or "rowspan" in body[1]:
+        return [output]
+    half = -(-len(rows) // 2)
+    texts = [table.replace(body[1], "\n".join(part), 1) for part in (rows[:half], rows[half:])]
+    return [nbformat.v4.new_output("display_data", {"text/html": text}) for text in texts]
 
 
 def picture(output, cell):

@@ -31,6 +31,8 @@
       slide.classList.add("broken");
       size = LARGEST;
       while (size > SMALLEST && !fits(slide, size)) size -= 1;
+      // Rather too small than cut off.
+      while (size > 8 && !fits(slide, size)) size -= 1;
     }
     slide.dataset.size = size;
     slide.dataset.fits = fits(slide, size);
