@@ -1119,10 +1119,9 @@ def classroom(arguments):
     parser.add_argument("--allow-root", action="store_true", help="in a container")
     options = parser.parse_args(arguments)
     check_root(arguments)
-    check_port(options.port)
     ensure_packages()
     add_packages(CLASSROOM_LOCK, CLASSROOM_STAMP, "what serves a classroom")
-    # Not on the command line: every account of this machine can read those.
+    # Not handed on along command lines, which every account of this machine can read.
     settings = {"COURSE_CLASSROOM": json.dumps(vars(options))}
     return run_in_venv(ROOT / "workshop" / "classroom.py", **settings)
 

@@ -127,6 +127,20 @@ def test_what_a_killed_classroom_left_running_is_ended(tmp_path, capsys):
     assert "cut off" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("port, said", [(0, "no port 0"), (65536, "no port 65536")])
+def test_a_port_that_is_none_is_one_line(port, said):
+    with pytest.raises(course.Trouble, match=said):
+        classroom.check_free(port)
+
+
+def test_a_port_that_is_taken_is_one_line():
+    with classroom.socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(course.Trouble, match="is taken. Ask for another with --port."):
+            classroom.check_free(taken.getsockname()[1])
+
+
 def test_the_password_is_on_no_command_line(monkeypatch):
     ran = []
     monkeypatch.setattr(course, "ensure_packages", lambda: None)

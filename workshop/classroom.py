@@ -183,6 +183,7 @@ class Classroom:
     """The two processes that are kept alive, and what they are started with."""
 
     def __init__(self, folder, options):
+        self.proxy_program = ensure_proxy()
         self.folder, self.port = folder, options["port"]
         self.address = "127.0.0.1" if options["local"] else ""
         self.hub_port, self.api_port = inner_ports(folder)
@@ -197,7 +198,6 @@ class Classroom:
             "port": self.port,
             "password": password(folder, options["password"]),
         }
-        self.proxy_program = ensure_proxy()
         self.running, self.ended = {}, []
 
     def start(self, name):
@@ -312,6 +312,8 @@ def serve(options):
 
 
 def check_free(port):
+    if not 1 <= port <= 65535:
+        raise course.Trouble(f"There is no port {port}. Ask for one between 1024 and 65535.")
     try:
         course.check_port(port)
     except course.Trouble:
