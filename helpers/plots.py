@@ -188,7 +188,7 @@ class _RoomForWords(ConstrainedLayoutEngine):
             box, right = ax.bbox, _next_to(ax)
             for title in (ax.title, ax._left_title):
                 _break(title, 0.96 * (right - box.x0))
-            _break(ax.xaxis.label, width if right == width else 1.1 * box.width)
+            _break(ax.xaxis.label, width if len(fig.axes) == 1 else 1.02 * box.width)
             _break(ax.yaxis.label, min(height, 1.3 * box.height))
             if ax.get_legend() is not None:
                 _shrink(ax.get_legend(), (0.5 if ax.get_legend()._ncols == 1 else 1) * box.width)
