@@ -222,7 +222,7 @@ def one_import_cell(notebook):
 
 
 def lean_metadata(notebook):
-    """Kernel and language, nothing of the machine that ran it; of a cell, tags and alt text."""
+    """Kernel and language, nothing of the machine; of a cell, tags, alt text and slide type."""
     found, meta = [], notebook.node.metadata
     mend = "run `python course.py render`"
     for key in sorted(set(meta) - {"kernelspec", "language_info", "course"}):
@@ -232,7 +232,7 @@ def lean_metadata(notebook):
     if meta.get("kernelspec", {}).get("name") != "python3":
         found.append(f"{notebook.name}: the kernel is not python3; {mend}")
     for where, cell in notebook.cells:
-        for key in sorted(set(cell.metadata) - {"tags", "mystnb"}):
+        for key in sorted(set(cell.metadata) - {"tags", "mystnb", "slideshow"}):
             found.append(f"{where}: metadata has {key!r}; {mend}")
     return found
 
