@@ -348,7 +348,7 @@ def test_symbols_on_the_cheat_sheet_are_in_the_notation():
 
 
 def test_commands_on_the_pages_exist():
-    options = text(ROOT / "course.py")
+    options = "".join(map(text, [ROOT / "course.py", *(ROOT / "workshop").glob("*.py")]))
     for page in PAGES:
         for command, rest in re.findall(r"\bcourse\.py (\w+)((?: --?\w[\w-]*)*)", text(page)):
             assert command in course.COMMANDS, (page.name, command)
