@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,11 +68,15 @@ def package(name):
     folder = cache / f"{name.replace('/', '-').lstrip('@')}-{entry['version']}"
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        draft = folder.with_suffix(".draft")
-        shutil.rmtree(draft, ignore_errors=True)
-        with tarfile.open(fetch(name, entry, cache)) as archive:
-            archive.extractall(draft, filter="data")
-        draft.rename(folder)
+        with tempfile.TemporaryDirectory(dir=cache) as draft:  # another build may be at it, too
+            draft = Path(draft)
+            with tarfile.open(fetch(name, entry, draft)) as archive:
+                archive.extractall(draft / "whole", filter="data")
+            try:
+                (draft / "whole").rename(folder)
+            except OSError:
+                if not folder.exists():
+                    raise
     return folder / "package"
 
 

@@ -265,7 +265,7 @@ def settle(driver, seconds=30):
         time.sleep(0.2)
 
 
-def run_all(driver, seconds=120):
+def run_all(driver, seconds=300):
     """Run all cells of the open notebook and wait until the kernel has nothing left to do.
 
     Raises TimeoutError after `seconds`. Cells after one that fails stay unrun, as for a learner.
