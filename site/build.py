@@ -257,6 +257,11 @@ def with_first_notebooks(text, root):
     return re.sub(r"\]\((notebooks/\w+)/?\)", first, text)
 
 
+def beside(text):
+    """A page's text whose links know that here notebooks and data lie beside the site's pages."""
+    return re.sub(r"\]\(\.\./((?:\.\./)?(?:notebooks|data)/)", r"](\1", text)
+
+
 def place(path):
     """Plans for a day come in the order of their length, and before what goes with them."""
     return PLANS.index(path.stem) if path.stem in PLANS else len(PLANS), path.name
@@ -281,6 +286,8 @@ def gather(source):
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(SITE, source, ignore=shutil.ignore_patterns("*.py", "*.toml", "*.txt"))
     shutil.copy2(SITE / "conf.py", source)
+    for page in source.rglob("*.md"):
+        page.write_text(beside(page.read_text(encoding="utf-8")), encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (source / "README.md").write_text(with_first_notebooks(readme, ROOT), encoding="utf-8")
     (source / "data").mkdir()

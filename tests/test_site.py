@@ -588,6 +588,13 @@ def test_a_link_to_a_folder_leads_to_its_first_notebook(tmp_path):
     )
 
 
+def test_links_of_the_sites_pages_lead_there_in_the_repository_too():
+    said = "[a](../notebooks/01-a.ipynb), [b](../../data/README.md), [c](../syllabus.md), [d](b.md)"
+    assert build.beside(said) == (
+        "[a](notebooks/01-a.ipynb), [b](../data/README.md), [c](../syllabus.md), [d](b.md)"
+    )
+
+
 # ── The glossary ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -606,7 +613,7 @@ def test_each_term_is_used_in_the_lessons_it_names():
     wrong = []
     for term, said in glossary():
         names = [name for name in re.split(r", | and |: ", term) if len(name) > 2]
-        lessons = re.findall(r"\[(\d\d)\]\((notebooks/\1-[\w-]+\.ipynb)\)", said)
+        lessons = re.findall(r"\[(\d\d)\]\(\.\./(notebooks/\1-[\w-]+\.ipynb)\)", said)
         assert lessons, term
         for number, path in lessons:
             there = words(ROOT / path).casefold()
