@@ -49,8 +49,10 @@ class Explorer(widgets.VBox):
     def __init__(self, picture, sliders, *, figsize):
         self.sliders = dict(sliders)
         self._start = {name: slider.value for name, slider in self.sliders.items()}
+        # For the last row the picture grows as a whole: panels are too narrow for larger type.
+        scale = plots.LARGER if plots.is_presenting() else 1
         with mpl.style.context(["default", plots.STYLE]):
-            self._figure = Figure(figsize=figsize)
+            self._figure = Figure(figsize=figsize, dpi=scale * mpl.rcParams["figure.dpi"])
             self.picture = picture(self._figure.subplots(1, picture.panels))
             # Axes, ticks and names are drawn once; a redraw costs only what moves on top.
             for artist in self.picture.moving:

@@ -154,6 +154,11 @@ def use_style(style=None):
         InlineBackend.instance().figure_formats = {"retina" if style == "presenter" else "png"}
 
 
+def is_presenting():
+    """Whether figures are drawn in the presenter's style."""
+    return bool(mpl.rcParams["figure.hooks"])
+
+
 def enlarge(figure):
     """Draw a figure on a smaller sheet and print it larger, so that it keeps its size in pixels.
 

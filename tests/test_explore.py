@@ -645,3 +645,15 @@ def test_a_flipbook_refuses_one_frame_and_too_many_bytes(monkeypatch):
     monkeypatch.setattr(explore_flipbook, "MOST_BYTES", 5_000)
     with pytest.raises(ValueError, match="values gives 2 frames of .* fewer values or a smaller"):
         explore.flipbook(draw_tilt, [1, 2], "Slope")
+
+
+def test_in_the_presenters_style_the_picture_is_larger_as_a_whole():
+    def width():
+        return Image.open(io.BytesIO(explore.shrinkage().image.value)).width
+
+    before = width()
+    plots.use_style("presenter")
+    try:
+        assert abs(width() / before - plots.LARGER) < 0.01
+    finally:
+        plots.use_style("course")
