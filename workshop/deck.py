@@ -351,14 +351,13 @@ def main(arguments):
     options = parser.parse_args(arguments)
     os.environ["COURSE_STYLE"] = "presenter"
     lessons = sorted(course.NOTEBOOKS.glob("*.ipynb"))
-    unknown = [n for n in options.names if not any(path.name.startswith(n) for path in lessons)]
-    if unknown:
-        raise course.Trouble(f"There is no lesson {unknown[0]}. Give a number such as 04.")
+    named = {name: [p for p in lessons if course.is_named(p, name)] for name in options.names}
+    for name, found in named.items():
+        if not found:
+            raise course.Trouble(f"There is no lesson {name}. Give a number such as 04.")
     vendor(options.out / "parts")
     failed = False
-    for path in lessons:
-        if options.names and not path.name.startswith(tuple(options.names)):
-            continue
+    for path in sorted({path for found in named.values() for path in found}) or lessons:
         problem = write_deck(path, options.out, options.stored)
         written = options.out / f"{path.stem}.html"
         print(course.mark(not problem), problem or f"{written}: open it in a browser", flush=True)
