@@ -162,7 +162,8 @@ def fetch(name, python, lock):
         line.show(f"  {name}, Python {python}: {done} of {len(wanted)} packages")
         fetch_some(fetcher, missing[start : start + AT_A_TIME], name, python, folder)
     line.clear()
-    there = wheels_there(folder, wanted)
+    if missing:
+        there = wheels_there(folder, wanted)
     lost = [entry["name"] for entry in wanted if entry["name"] not in there]
     if lost:
         raise course.Trouble(f"These packages did not arrive: {', '.join(lost)}. Run this again.")
