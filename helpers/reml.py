@@ -29,6 +29,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -37,9 +38,10 @@ TOLERANCE = 1e-10  # of the criterion
 LAST_STEP = 2e-8  # a step that promises less of the criterion is taken unseen, and is the last
 SINGULAR = 1e-5  # standard deviation of Λ below which we call it zero; at 1, half is shrunk away
 NO_INFORMATION = 0.1  # on an entry of Λ, a group, where Λ is small
-FEW_REPLICATES = 50  # not worth a second thread
+FEW = 3  # replicates that are quicker one after another
 FEW_GROUPS = 15  # below this a second valley is common enough to look for it always
 THREADS = 1 if sys.platform == "emscripten" else 2
+WORTH_A_THREAD = 131_072  # groups × replicates; with less, threads mostly wait for each other
 BATCH = 262_144  # groups × replicates that one thread holds at once
 BLOCK = 32_768  # groups × replicates computed at once: what stays in the processor's cache
 
@@ -59,6 +61,7 @@ class _Design:
     R_x: np.ndarray  # (p, p)
     R_z: np.ndarray  # (q, q)
     spread: sparse.csr_array  # (n, q·J): orthonormal columns, q for each group
+    gather: sparse.csc_array  # its transpose
     rows: np.ndarray  # (q, q + p, J): scaled Z and Q, side by side, in the rotated rows
     Q_within: np.ndarray  # (n, p), orthonormal; (n, 0) where Z holds all of X
     X_within: np.ndarray  # (p, p) or (0, p): what is left of Q within groups
@@ -72,27 +75,27 @@ class _Design:
     def pair(self):
         return _Pair.of(self.rows)
 
-    @property
+    @cached_property
     def sizes(self):
         """Rows n, fixed effects p, random effects q, groups J."""
         return *self.Q.shape, self.rows.shape[0], self.rows.shape[2]
 
 
-@dataclass(frozen=True)
-class _Response:
+class _Response(NamedTuple):
     """The replicates of y in the rotated rows, with the least-squares fit taken out."""
 
     start: np.ndarray  # (p, R): least-squares coefficients of y on Q
     unit: np.ndarray  # (R,): root mean square of what is left, by which it is divided
     rows: np.ndarray  # (q, J, R); for q = 2 (4, J, R), see `_Pair`
     within: np.ndarray  # (p, R): y in the rows of X_within
+    Xy_within: np.ndarray  # (p, R)
     ss_within: np.ndarray  # (R,): sum of squares that neither X nor Z can reach
 
     def take(self, keep):
-        parts = (getattr(self, name) for name in self.__dataclass_fields__)
+        """Some of the replicates; of one that is named by its number, arrays without axis R."""
         if isinstance(keep, slice):
-            return _Response(*(part[..., keep] for part in parts))
-        return _Response(*(part.take(keep, axis=-1) for part in parts))
+            return _Response(*(part[..., keep] for part in self))
+        return _Response(*(part.take(keep, axis=-1) for part in self))
 
 
 def _orthonormal(M, name):
@@ -149,10 +152,11 @@ def _reduce_design(X, Z, groups):
     spread = sparse.csr_array(
         (basis.ravel(), place.ravel(), np.arange(0, n * q + 1, q)), shape=(n, q * J)
     )
-    X_rows = spread.T @ Q
+    gather = spread.T
+    ZX = gather @ np.hstack([Z, Q])
     Q_within, X_within = np.empty((n, 0)), np.empty((0, p))
     reached = round(np.vdot(basis, basis))
-    left = Q - spread @ X_rows
+    left = Q - spread @ ZX[:, q:]
     if np.vdot(left, left) > 1e-24:
         Q_within, X_within = np.linalg.qr(left)
         reached += np.sum(np.linalg.svd(X_within, compute_uv=False) > 1e-8)
@@ -162,8 +166,8 @@ def _reduce_design(X, Z, groups):
             "use fewer columns in X or Z, or more rows a group"
         )
 
-    rows = np.concatenate([spread.T @ Z, X_rows], axis=1).reshape(q, J, q + p).swapaxes(1, 2).copy()
-    return _Design(labels, Q, R_x, R_z, spread, rows, Q_within, X_within, int(n - reached))
+    rows = ZX.reshape(q, J, q + p).swapaxes(1, 2).copy()
+    return _Design(labels, Q, R_x, R_z, spread, gather, rows, Q_within, X_within, int(n - reached))
 
 
 def _reduce_response(Y, design):
@@ -180,7 +184,7 @@ def _rotate(Y, design):
     unit = np.sqrt(np.einsum("ir,ir->r", y, y) / n)
     rounding = 50 * np.finfo(float).eps * np.maximum(Y.max(axis=1), -Y.min(axis=1))
     _check_left_over(unit, rounding, "the fixed effects fit y exactly, so that no variance is left")
-    rows = design.spread.T @ y
+    rows = design.gather @ y
     y -= design.spread @ rows
     within = design.Q_within.T @ y
     y -= design.Q_within @ within
@@ -195,7 +199,8 @@ def _rotate(Y, design):
     if q == 2:
         rows = design.pair.turn(rows)
     within = (within - design.X_within @ step) / unit
-    return _Response(start + step, unit, rows, within, ss_within / unit**2)
+    Xy_within = design.X_within.T @ within
+    return _Response(start + step, unit, rows, within, Xy_within, ss_within / unit**2)
 
 
 # ------------------------------------------------------------------------------- 2. criterion
@@ -205,7 +210,7 @@ def _cholesky(A):
     """Lower factors of symmetric positive definite matrices A (m, m, …)."""
     m = len(A)
     if m > 4:
-        return np.moveaxis(np.linalg.cholesky(np.moveaxis(A, (0, 1), (-2, -1))), (-2, -1), (0, 1))
+        return np.linalg.cholesky(A.T).swapaxes(-1, -2).T
     L = np.zeros(A.shape)
     for i in range(m):
         for k in range(i + 1):
@@ -223,17 +228,6 @@ def _solve(L, B):
         entry = B[i]
         for h in range(i):
             entry = entry - L[i, h] * out[h]
-        out[i] = entry / L[i, i]
-    return out
-
-
-def _solve_transposed(L, B):
-    """L⁻ᵀ B for lower triangular L (m, m, …) and B (m, …)."""
-    out = np.empty(B.shape)
-    for i in reversed(range(len(L))):
-        entry = B[i]
-        for h in range(i + 1, len(L)):
-            entry = entry - L[h, i] * out[h]
         out[i] = entry / L[i, i]
     return out
 
@@ -258,26 +252,30 @@ def _lower(q):
     return rows, columns
 
 
-@dataclass(frozen=True)
-class _Point:
+class _Point(NamedTuple):
     """The criterion at one Λ for each replicate, and what was computed on the way."""
 
     criterion: np.ndarray  # (R,)
     beta: np.ndarray  # (p, R): coefficients on Q, of y in its unit and less its start
     scale: np.ndarray  # (R,): σ² in the unit of y
-    factor_beta: np.ndarray  # (p, p, R): Cholesky factor of Q' V⁻¹ Q
+    root_beta: np.ndarray  # (p, p, R): L⁻¹, where LLᵀ = Q' V⁻¹ Q
     slope: np.ndarray  # (q, q, R): derivative of the criterion in Ψ = ΛΛᵀ
 
     def put(self, where, other):
         """Take the replicates `where` from another point, in place."""
-        for name in self.__dataclass_fields__:
-            getattr(self, name)[..., where] = getattr(other, name)
+        for mine, its in zip(self, other, strict=True):
+            mine[..., where] = its
 
 
 def _evaluate(theta, design, response, reml):
-    """−2 log of the profiled (restricted) likelihood at theta, (q(q+1)/2, R)."""
+    """−2 log of the profiled (restricted) likelihood at theta, (q(q+1)/2, R).
+
+    For one replicate the axis R may be left out, throughout: what has none is quicker.
+    """
     q, J = design.sizes[2:]
     evaluate = _evaluate_pair if q == 2 else _evaluate_any
+    if theta.ndim == 1:
+        return evaluate(theta, design, response, reml)
     blocks = _slices(theta.shape[1], BLOCK // J)
     if len(blocks) == 1:
         return evaluate(theta, design, response, reml)
@@ -293,10 +291,10 @@ def _slices(length, size):
 
 
 def _joined(parts):
-    """One dataclass of arrays out of several, along the last axis."""
-    fields = parts[0].__dataclass_fields__
-    columns = ([getattr(part, name) for part in parts] for name in fields)
-    return type(parts[0])(*(np.concatenate(column, axis=-1) for column in columns))
+    """One tuple of arrays out of several, along the last axis."""
+    if len(parts) == 1:
+        return parts[0]
+    return type(parts[0])(*(np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)))
 
 
 def _evaluate_any(theta, design, response, reml):
@@ -307,38 +305,50 @@ def _evaluate_any(theta, design, response, reml):
     log_det = 2 * np.log(_diagonal(V_factor).prod(axis=0)).sum(axis=0)
     Z, X, y = white[:, :q], white[:, q:], _solve(V_factor, response.rows)
 
-    XX = np.einsum("kajr,kbjr->abr", X, X) + design.XX_within[..., None]
-    Xy = np.einsum("kajr,kjr->ar", X, y) + design.X_within.T @ response.within
-    factor_beta, beta = _coefficients(XX, Xy)
-    residual = y - np.einsum("kajr,ar->kjr", X, beta)
-    rss = _rss_within(beta, design, response) + np.einsum("kjr,kjr->r", residual, residual)
+    XX = np.einsum("kaj...,kbj...->ab...", X, X)
+    XX.T[:] += design.XX_within
+    Xy = np.einsum("kaj...,kj...->a...", X, y) + response.Xy_within
+    root, beta, log_det_XX = _coefficients(XX, Xy)
+    residual = y - np.einsum("kaj...,a...->kj...", X, beta)
+    rss = _rss_within(beta, design, response) + np.einsum("kj...,kj...->...", residual, residual)
     criterion = df * (np.log(2 * np.pi / df * rss) + 1) + log_det
 
-    score = np.einsum("kljr,kjr->ljr", Z, residual)
-    slope = np.einsum("kljr,kmjr->lmr", Z, Z)
-    slope -= np.einsum("ljr,mjr->lmr", score, score) * (df / rss)
+    score = np.einsum("klj...,kj...->lj...", Z, residual)
+    slope = np.einsum("klj...,kmj...->lm...", Z, Z)
+    slope -= np.einsum("lj...,mj...->lm...", score, score) * (df / rss)
     if reml:
-        criterion = criterion + 2 * np.log(_diagonal(factor_beta)).sum(axis=0)
-        ZX = _solve(factor_beta, np.einsum("kljr,kajr->aljr", Z, X))
-        slope -= np.einsum("aljr,amjr->lmr", ZX, ZX)
-    return _Point(criterion, beta, rss / df, factor_beta, slope)
+        criterion += log_det_XX
+        ZX = np.einsum("ba...,klj...,kaj...->blj...", root, Z, X, optimize=True)
+        slope -= np.einsum("alj...,amj...->lm...", ZX, ZX)
+    return _Point(criterion, beta, rss / df, root, slope)
 
 
 def _whiten(theta, design):
     """Cholesky factors of V_j = I + Z_j Ψ Z_j', and Z_j and X_j divided by them."""
     q = design.sizes[2]
-    G = np.einsum("klj,lmr->kmjr", design.rows[:, :q], _factor(theta, q))
-    V = np.einsum("kmjr,lmjr->kljr", G, G)
+    G = np.einsum("klj,lm...->kmj...", design.rows[:, :q], _factor(theta, q))
+    V = np.einsum("kmj...,lmj...->klj...", G, G)
     _diagonal(V)[:] += 1
     V_factor = _cholesky(V)
-    rows = np.broadcast_to(design.rows[..., None], design.rows.shape + theta.shape[1:])
-    return V_factor, _solve(V_factor, rows)
+    rows = design.rows.reshape(design.rows.shape + (1,) * (theta.ndim - 1))
+    return V_factor, _solve(V_factor, np.broadcast_to(rows, rows.shape[:3] + theta.shape[1:]))
 
 
 def _coefficients(XX, Xy):
-    """Cholesky factor of XX (p, p, R), and XX⁻¹ Xy."""
-    factor = _cholesky(XX)
-    return factor, _solve_transposed(factor, _solve(factor, Xy))
+    """L⁻¹ (p, p, R) of XX = LLᵀ, XX⁻¹ Xy, and log det XX."""
+    p = len(XX)
+    if XX.ndim == 2:
+        L = np.linalg.cholesky(XX)
+        root = np.linalg.inv(L)
+        return root, root.T @ (root @ Xy), 2 * np.log(L.diagonal()).sum()
+    L = _cholesky(XX)
+    right = np.empty((p, p + 1, *XX.shape[2:]))
+    right.T[:] = np.eye(p + 1, p)
+    right[:, p] = Xy
+    left = _solve(L, right)
+    root = left[:, :p]
+    beta = (root * left[:, p:]).sum(axis=0)
+    return root, beta, 2 * np.log(L.diagonal()).sum(axis=-1)
 
 
 def _rss_within(beta, design, response):
@@ -379,6 +389,11 @@ class _Pair:
         X = np.ascontiguousarray(np.hstack([x1, x2, t1, t2]).T)
         return cls(Z, ZZ, X, Xy, XX.reshape(-1, XX.shape[-1]))
 
+    @cached_property
+    def fours(self):
+        """Where each four groups begin: one logarithm does for four determinants."""
+        return np.arange(0, self.Z.shape[1], 4)
+
     def turn(self, rows):
         """The four numbers (4, J, R) of the rotated rows (2, J, R)."""
         z11, z12, z22 = self.Z[..., None]
@@ -402,23 +417,25 @@ class _Pair:
 def _evaluate_pair(theta, design, response, reml):
     """`_evaluate` for q = 2, in closed form; see `_Pair`."""
     (n, p, _, J), pair, (a, b, c) = design.sizes, design.pair, theta
-    df, R = n - p if reml else n, len(a)
+    df, R = n - p if reml else n, theta.shape[1:]
     D = pair.determinant(theta)
-    log_det = np.log(np.multiply.reduceat(D, np.arange(0, J, 4), axis=0)).sum(axis=0)
+    log_det = np.log(np.multiply.reduceat(D, pair.fours, axis=0)).sum(axis=0)
     over_D = np.divide(1, D, out=D)
-    AA = np.array([np.ones(R), b * b + c * c, -a * b, a * a])  # 1, and adj(Ψ)
+    AA = np.ones((4, *R))  # 1, and adj(Ψ)
+    AA[1:] = b * b + c * c, -a * b, a * a
 
-    parts = (pair.XX @ over_D).reshape(4, -1, R)
-    XX = (AA[:, None] * parts).sum(axis=0).reshape(p, p, R) + design.XX_within[..., None]
-    Xy = (pair.Xy @ (response.rows * over_D).reshape(4 * J, R)).reshape(4, p, R)
-    Xy = (AA[:, None] * Xy).sum(axis=0) + design.X_within.T @ response.within
-    factor_beta, beta = _coefficients(XX, Xy)
+    parts = (pair.XX @ over_D).reshape(4, p * p, *R)
+    XX = (AA[:, None] * parts).sum(axis=0).reshape(p, p, *R)
+    XX.T[:] += design.XX_within
+    Xy = (pair.Xy @ (response.rows * over_D).reshape(4 * J, *R)).reshape(4, p, *R)
+    Xy = (AA[:, None] * Xy).sum(axis=0) + response.Xy_within
+    root, beta, log_det_XX = _coefficients(XX, Xy)
 
-    r1, r2, t1, t2 = response.rows - (pair.X @ beta).reshape(4, J, R)
-    t11, t12, t22 = t1 * t1, t1 * t2, t2 * t2
+    r1, r2, t1, t2 = response.rows - (pair.X @ beta).reshape(4, J, *R)
+    tt = np.array([t1 * t1, t1 * t2, t2 * t2])
     form = a * t2 - b * t1  # r'V⁻¹r, in the end
     form *= form
-    form += c * c * t11
+    form += c * c * tt[0]
     form += r1 * r1
     form += r2 * r2
     form *= over_D
@@ -428,35 +445,38 @@ def _evaluate_pair(theta, design, response, reml):
     # In Ψ a form (x·x + t' adj(Ψ) t) / D changes with adj(Ψ), and by −form / D with D, whose
     # derivative is Z'Z + det(Z'Z) adj(Ψ).
     form *= df / rss
-    turned = [np.einsum("jr,jr->r", tt, over_D) * (df / rss) for tt in (t11, t12, t22)]
+    turned = (tt * over_D).sum(axis=1) * (df / rss)
     if reml:
-        criterion = criterion + 2 * np.log(_diagonal(factor_beta)).sum(axis=0)
-        root = _solve(factor_beta, _identity(p, R))
-        inverse = (root[:, :, None] * root[:, None]).sum(axis=0).reshape(-1, R)
-        form += (pair.XX.T @ (AA[:, None] * inverse).reshape(-1, R)) * over_D
+        criterion += log_det_XX
+        inverse = (root[:, :, None] * root[:, None]).sum(axis=0).reshape(p * p, *R)
+        form += (pair.XX.T @ (AA[:, None] * inverse).reshape(4 * p * p, *R)) * over_D
         half = (parts[1:] * inverse).sum(axis=1)
-        turned = turned[0] + half[0], turned[1] + half[1] / 2, turned[2] + half[2]
+        half[1] /= 2
+        turned += half
     form -= 1
     form *= over_D
-    k11, k12, k22, det = -(pair.ZZ @ form)
-    s11, s22 = k11 + det * AA[1] + turned[2], k22 + det * AA[3] + turned[0]
-    s12 = k12 + det * AA[2] - turned[1]
-    slope = np.array([s11, s12, s12, s22]).reshape(2, 2, R)
-    return _Point(criterion, beta, rss / df, factor_beta, slope)
+    kk = pair.ZZ @ form  # 11, 12, 22, det
+    slope = np.empty((4, *R))
+    slope[::3] = turned[::-2] - kk[:3:2] - kk[3] * AA[1::2]
+    slope[1:3] = -turned[1] - kk[1] - kk[3] * AA[2]
+    return _Point(criterion, beta, rss / df, root, slope.reshape(2, 2, *R))
 
 
 def _precision(theta, design):
-    """H = Z_j' V_j⁻¹ Z_j, (q, q, J, R): what the groups' data say of their random effects."""
+    """H = Z_j' V_j⁻¹ Z_j: what the groups' data say of their random effects.
+
+    Its lower triangle (q(q+1)/2, J, R), column by column.
+    """
     q = design.sizes[2]
     if q == 2:
         a, b, c = theta
         pair = design.pair
-        k11, k12, k22, det = pair.ZZ[..., None]
-        h12 = k12 - det * (a * b)
-        H = np.array([[k11 + det * (b * b + c * c), h12], [h12, k22 + det * (a * a)]])
-        return H / pair.determinant(theta)
+        k11, k12, k22, det = pair.ZZ.reshape(4, -1, *(1,) * (theta.ndim - 1))
+        H = np.array([k11 + det * (b * b + c * c), k12 - det * (a * b), k22 + det * (a * a)])
+        H /= pair.determinant(theta)
+        return H
     _, white = _whiten(theta, design)
-    return np.einsum("kljr,kmjr->lmjr", white[:, :q], white[:, :q])
+    return np.einsum("klj...,kmj...->lmj...", white[:, :q], white[:, :q])[_lower(q)]
 
 
 def _score(theta, design, response, reml):
@@ -499,7 +519,7 @@ def _moments(design, response):
 def _gradient(theta, point):
     """Derivative of the criterion in theta, (m, R): that in Ψ times 2Λ."""
     q = len(point.slope)
-    return 2 * np.einsum("lmr,mkr->lkr", point.slope, _factor(theta, q))[_lower(q)]
+    return 2 * np.einsum("lm...,mk...->lk...", point.slope, _factor(theta, q))[_lower(q)]
 
 
 def _minimise(theta, design, response, reml):
@@ -508,6 +528,10 @@ def _minimise(theta, design, response, reml):
     At each evaluation a replicate either takes its step or shortens it; those that are done leave.
     """
     found = theta.copy()
+    if theta.shape[1] <= FEW:
+        for i in range(theta.shape[1]):
+            found[:, i] = _minimise_one(found[:, i], design, response.take(i), reml)
+        return found
 
     def evaluate(theta, response):
         point = _evaluate(theta, design, response, reml)
@@ -532,6 +556,9 @@ def _minimise(theta, design, response, reml):
                 for part in (active, theta, value, gradient, inverse, direction, promise, step)
             )
             response = response.take(keep)
+            if keep.size <= FEW:
+                found[:, active] = _minimise(theta, design, response, reml)
+                break
         length = np.sqrt((direction**2).sum(axis=0))
         longest = 1 + np.sqrt((theta**2).sum(axis=0))
         move = step * np.minimum(1, longest / np.maximum(length, 1e-300)) * direction
@@ -551,6 +578,31 @@ def _minimise(theta, design, response, reml):
     return found
 
 
+def _minimise_one(theta, design, response, reml):
+    """BFGS from theta, (q(q+1)/2,), for one replicate without axis R."""
+    point, step = _evaluate(theta, design, response, reml), 1.0
+    value, gradient = point.criterion, _gradient(theta, point)
+    inverse = _inverse(_information(theta, design), _least_curvature(theta, design))
+    for iteration in range(500):
+        direction = -inverse @ gradient
+        promise = -(direction @ gradient)
+        if promise < LAST_STEP and iteration:
+            return theta + direction
+        longest = (1 + np.sqrt(theta @ theta)) / max(np.sqrt(direction @ direction), 1e-300)
+        move = step * min(1.0, longest) * direction
+        point = _evaluate(theta + move, design, response, reml)
+        change, rise = move @ gradient, point.criterion - value
+        if rise <= 1e-4 * change + 1e-13 * abs(value):
+            theta, value, step, before = theta + move, point.criterion, 1.0, gradient
+            gradient = _gradient(theta, point)
+            _update(inverse, move, gradient - before)
+        else:
+            step *= min(max(-change / (2 * max(rise - change, 1e-300)), 0.05), 0.5)
+            if step < 1e-8:
+                break
+    return theta
+
+
 def _information(theta, design):
     """Expected Hessian of the criterion in theta, (m, m, R), σ² profiled out.
 
@@ -562,13 +614,12 @@ def _information(theta, design):
     turn = np.zeros((m, q, q) + theta.shape[1:])  # of Ψ = ΛΛᵀ with each entry of Λ
     turn[range(m), rows] = _factor(theta, q)[:, columns].swapaxes(0, 1)
     turn += turn.swapaxes(1, 2)
+    whole = np.empty((q, q), int)  # where the entries of H are in its lower triangle
+    whole[rows, columns] = whole[columns, rows] = range(m)
     H = _precision(theta, design)
-    HH = np.einsum("lmjr,hijr->lmhir", H, H)
-    total = np.einsum("lmr,almr->ar", H.sum(axis=2), turn)
-    return (
-        np.einsum("lmhir,amhr,bilr->abr", HH, turn, turn)
-        - np.einsum("ar,br->abr", total, total) / n
-    )
+    HH = np.einsum("aj...,bj...->ab...", H, H)[whole[..., None, None], whole]
+    total = (H.sum(axis=1)[whole] * turn).sum(axis=(1, 2))
+    return np.einsum("lmhi...,amh...,bil...->ab...", HH, turn, turn) - total[:, None] * total / n
 
 
 def _least_curvature(theta, design):
@@ -578,18 +629,18 @@ def _least_curvature(theta, design):
 
 def _inverse(hessian, ridge):
     _diagonal(hessian)[:] += ridge
-    return np.moveaxis(np.linalg.inv(np.moveaxis(hessian, -1, 0)), 0, -1)
+    return np.linalg.inv(hessian.T).T
 
 
 def _update(inverse, move, turn):
     """BFGS update of the inverse Hessian, in place, where the move met positive curvature."""
-    along = np.einsum("ar,ar->r", move, turn)
-    turn_inverse = np.einsum("abr,br->ar", inverse, turn)
+    along = (move * turn).sum(axis=0)
+    turn_inverse = (inverse * turn).sum(axis=1)
     use = along > 1e-12 * np.sqrt((move**2).sum(axis=0) * (turn**2).sum(axis=0))
     along = np.where(use, along, 1)
-    weight = np.where(use, (1 + np.einsum("ar,ar->r", turn, turn_inverse) / along) / along, 0)
-    cross = np.einsum("ar,br->abr", turn_inverse, move) * np.where(use, 1 / along, 0)
-    inverse += weight * np.einsum("ar,br->abr", move, move) - cross - cross.swapaxes(0, 1)
+    weight = np.where(use, (1 + (turn * turn_inverse).sum(axis=0) / along) / along, 0)
+    cross = turn_inverse[:, None] * (move * np.where(use, 1 / along, 0))
+    inverse += weight * move[:, None] * move - cross - cross.swapaxes(0, 1)
 
 
 def _triangle(factor):
@@ -896,8 +947,7 @@ def fit_many(Y, X, Z, groups, *, reml=True, progress=None):
     """
     Y, X, Z, groups = _check(Y, X, Z, groups)
     design = _reduce_design(X, Z, groups)
-    per_thread = min(BATCH // len(design.labels), max(FEW_REPLICATES, -(-len(Y) // THREADS)))
-    parts = _slices(len(Y), per_thread)
+    parts = _slices(len(Y), _batch(len(Y), len(design.labels)))
 
     def work(part):
         return _fit_part(Y[part], design, reml)
@@ -905,7 +955,7 @@ def fit_many(Y, X, Z, groups, *, reml=True, progress=None):
     done, found = 0, []
     pool = ThreadPoolExecutor(THREADS)
     try:
-        for part in pool.map(work, parts) if min(THREADS, len(parts)) > 1 else map(work, parts):
+        for part in pool.map(work, parts) if len(parts) > 1 else map(work, parts):
             found.append(part)
             done += len(part[0])
             if progress is not None:
@@ -914,6 +964,13 @@ def fit_many(Y, X, Z, groups, *, reml=True, progress=None):
         pool.shutdown(cancel_futures=True)
     *columns, inside = (np.concatenate(column) for column in zip(*found, strict=True))
     return Fits(*columns, reml, inside.T, design, Y)
+
+
+def _batch(n_replicates, n_groups):
+    """Replicates to fit at once, so that every thread gets as many batches."""
+    threads = min(THREADS, max(1, n_replicates * n_groups // WORTH_A_THREAD))
+    rounds = -(-n_replicates * n_groups // (threads * BATCH))
+    return max(1, -(-n_replicates // (threads * rounds)))
 
 
 def _fit_part(Y, design, reml):
@@ -925,7 +982,7 @@ def _fit_part(Y, design, reml):
     to_beta = np.linalg.inv(design.R_x)
     beta = (response.start + point.beta * unit).T @ to_beta.T
     scale = point.scale * unit**2
-    root = to_beta @ np.moveaxis(_solve_transposed(point.factor_beta, _identity(p, len(Y))), -1, 0)
+    root = to_beta @ point.root_beta.T
     inside = np.moveaxis(_factor(theta, q), -1, 0)
     factor = np.linalg.inv(design.R_z) @ inside
     criterion = point.criterion + 2 * df * np.log(unit)
@@ -944,10 +1001,6 @@ def _fit_part(Y, design, reml):
         _is_singular(theta, q),
         theta.T,
     )
-
-
-def _identity(m, n_replicates):
-    return np.broadcast_to(np.eye(m)[..., None], (m, m, n_replicates))
 
 
 # ---------------------------------------------------------------------------------- checks

@@ -525,7 +525,7 @@ def measure(quick, lme4, out):
     tables = {}
     tables["single"] = single_fits(battery(quick), fitters, rounds)
     say_single(tables["single"])
-    sizes = (2000, 10, 2) if quick else (5000, 30, 3)
+    sizes = (2000, 10, 2) if quick else (20_000, 30, 3)
     tables["refit"] = refits(lme4, rounds, *sizes)
     say_refits(tables["refit"])
     tables["formula"] = by_formula(lme4, rounds)

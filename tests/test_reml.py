@@ -71,11 +71,12 @@ def test_many_fits_are_the_single_fits(Z, restricted):
 def test_batches_and_threads_change_nothing(monkeypatch):
     whole = reml.fit_many(Y, X, X, GROUPS)
     monkeypatch.setattr(reml, "BATCH", 7 * 12)
+    monkeypatch.setattr(reml, "WORTH_A_THREAD", 7 * 12)
     seen = []
     parts = reml.fit_many(Y, X, X, GROUPS, progress=lambda done, total: seen.append((done, total)))
     np.testing.assert_allclose(parts.criterion, whole.criterion, atol=1e-9)
     assert parts.random_effects.shape == (60, 12, 2)
-    assert seen[-1] == (60, 60) and len(seen) == 9
+    assert seen[-1] == (60, 60) and len(seen) == 10  # five for each of two threads
 
 
 def test_a_singular_fit_is_at_the_boundary_not_near_it():
