@@ -308,7 +308,7 @@ def _evaluate_any(theta, design, response, reml):
     XX = np.einsum("kaj...,kbj...->ab...", X, X)
     XX.T[:] += design.XX_within
     Xy = np.einsum("kaj...,kj...->a...", X, y) + response.Xy_within
-    root, beta, log_det_XX = _coefficients(XX, Xy)
+    L, root, beta = _coefficients(XX, Xy)
     residual = y - np.einsum("kaj...,a...->kj...", X, beta)
     rss = _rss_within(beta, design, response) + np.einsum("kj...,kj...->...", residual, residual)
     criterion = df * (np.log(2 * np.pi / df * rss) + 1) + log_det
@@ -317,8 +317,8 @@ def _evaluate_any(theta, design, response, reml):
     slope = np.einsum("klj...,kmj...->lm...", Z, Z)
     slope -= np.einsum("lj...,mj...->lm...", score, score) * (df / rss)
     if reml:
-        criterion += log_det_XX
-        ZX = np.einsum("ba...,klj...,kaj...->blj...", root, Z, X, optimize=True)
+        criterion += 2 * np.log(L.diagonal()).sum(axis=-1)
+        ZX = _solve(L, np.einsum("klj...,kaj...->alj...", Z, X))
         slope -= np.einsum("alj...,amj...->lm...", ZX, ZX)
     return _Point(criterion, beta, rss / df, root, slope)
 
@@ -335,20 +335,19 @@ def _whiten(theta, design):
 
 
 def _coefficients(XX, Xy):
-    """L⁻¹ (p, p, R) of XX = LLᵀ, XX⁻¹ Xy, and log det XX."""
+    """L of XX = LLᵀ (p, p, R), L⁻¹, and XX⁻¹ Xy."""
     p = len(XX)
     if XX.ndim == 2:
         L = np.linalg.cholesky(XX)
         root = np.linalg.inv(L)
-        return root, root.T @ (root @ Xy), 2 * np.log(L.diagonal()).sum()
+        return L, root, root.T @ (root @ Xy)
     L = _cholesky(XX)
     right = np.empty((p, p + 1, *XX.shape[2:]))
     right.T[:] = np.eye(p + 1, p)
     right[:, p] = Xy
     left = _solve(L, right)
     root = left[:, :p]
-    beta = (root * left[:, p:]).sum(axis=0)
-    return root, beta, 2 * np.log(L.diagonal()).sum(axis=-1)
+    return L, root, (root * left[:, p:]).sum(axis=0)
 
 
 def _rss_within(beta, design, response):
@@ -429,7 +428,7 @@ def _evaluate_pair(theta, design, response, reml):
     XX.T[:] += design.XX_within
     Xy = (pair.Xy @ (response.rows * over_D).reshape(4 * J, *R)).reshape(4, p, *R)
     Xy = (AA[:, None] * Xy).sum(axis=0) + response.Xy_within
-    root, beta, log_det_XX = _coefficients(XX, Xy)
+    L, root, beta = _coefficients(XX, Xy)
 
     r1, r2, t1, t2 = response.rows - (pair.X @ beta).reshape(4, J, *R)
     tt = np.array([t1 * t1, t1 * t2, t2 * t2])
@@ -447,7 +446,7 @@ def _evaluate_pair(theta, design, response, reml):
     form *= df / rss
     turned = (tt * over_D).sum(axis=1) * (df / rss)
     if reml:
-        criterion += log_det_XX
+        criterion += 2 * np.log(L.diagonal()).sum(axis=-1)
         inverse = (root[:, :, None] * root[:, None]).sum(axis=0).reshape(p * p, *R)
         form += (pair.XX.T @ (AA[:, None] * inverse).reshape(4 * p * p, *R)) * over_D
         half = (parts[1:] * inverse).sum(axis=1)
