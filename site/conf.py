@@ -22,7 +22,7 @@ exclude_patterns = ["README.md", "_templates"]
 nb_execution_mode = "off"
 # The part of the widget manager that knows the standard widgets; it needs no loader beside it.
 nb_ipywidgets_js = {"widgets/embed.js": {}}
-nb_merge_streams = True
+nb_merge_streams = False  # a heading that was printed stays above its table
 myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_inline"]
 myst_heading_anchors = 3
 
