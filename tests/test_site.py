@@ -314,6 +314,28 @@ def test_what_needs_python_says_how_to_run_it_and_a_picture_follows(site):
 
 
 @needs_site
+def test_what_a_cell_printed_stays_above_the_table_it_was_printed_for(site):
+    kinds = {"output stream": "printed", "output text_html": "table"}
+    mixed_cells = 0
+    for path in digests():
+        page = site.folder / path.relative_to(ROOT).with_suffix(".html")
+        shown = [
+            [kinds[kind] for kind in re.findall(r'class="(output (?:stream|text_html))', cell)]
+            for cell in page.read_text(encoding="utf-8").split('<div class="cell_output')[1:]
+        ]
+        for cell in nbformat.read(path, as_version=4).cells:
+            stored = [
+                "printed" if out.output_type == "stream" else "table"
+                for out in cell.get("outputs", [])
+                if out.output_type == "stream" or "text/html" in out.get("data", {})
+            ]
+            if stored.count("printed") > 1 and "<table" in str(cell.outputs):
+                assert stored in shown, f"{path.name}: {cell.source[:60]}"
+                mixed_cells += 1
+    assert mixed_cells > 10
+
+
+@needs_site
 def test_at_night_figures_are_as_they_were_drawn(site, driver):
     visit(driver, site, "notebooks/04-random-slopes.html", theme="dark")
     looks = driver.execute_script(
