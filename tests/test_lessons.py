@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from reference import dense
+from scipy.optimize import minimize
 
 from helpers import datasets, mixed
 
@@ -498,6 +499,27 @@ def test_quoted_figures(lesson, name, texts):
     found = figures(name)
     for figure, text in texts.items():
         assert rounded(found, figure, text) == text, figure
+
+
+def test_nlme_stops_short_of_the_edge_with_ar1_errors():
+    """Lesson 09: with AR(1) errors the best fit of sleepstudy is singular, its correlation 1."""
+    reaction = datasets.load("sleepstudy")["reaction"].to_numpy()  # person by person
+    X = np.column_stack([np.ones(10), np.arange(10)])
+    days_apart = np.abs(np.subtract.outer(np.arange(10), np.arange(10)))
+
+    def criterion(sd_intercept, sd_slope, phi, rho):
+        """REML, the SDs in units of the residual's."""
+        factor = np.array([[sd_intercept, 0], [rho * sd_slope, sd_slope * np.sqrt(1 - rho**2)]])
+        V = X @ factor @ factor.T @ X.T + phi**days_apart
+        return dense.profiled(reaction, np.tile(X, (18, 1)), np.kron(np.eye(18), V), reml=True)
+
+    nlme = np.array([14.88 / 30.50, 4.76 / 30.50, 0.49])
+    lowest = [
+        minimize(lambda p, rho=rho: criterion(*p, rho), nlme, method="Nelder-Mead").fun
+        for rho in (0.8, 0.9, 0.95, 1)
+    ]
+    assert lowest == sorted(lowest, reverse=True)
+    assert 0.05 < criterion(*nlme, 0.90) - lowest[-1] < 0.1
 
 
 def test_learning_half_is_that_of_lesson_12():
