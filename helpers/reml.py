@@ -38,8 +38,9 @@ TOLERANCE = 1e-10  # of the criterion
 LAST_STEP = 2e-8  # a step that promises less of the criterion is taken unseen, and is the last
 SINGULAR = 1e-5  # standard deviation of Λ below which we call it zero; at 1, half is shrunk away
 NO_INFORMATION = 0.1  # on an entry of Λ, a group, where Λ is small
+LARGE = 1e8  # entry of I + ZΨZ' beside which its I loses half of its digits
 FEW = 3  # replicates that are quicker one after another
-FEW_GROUPS = 15  # below this a second valley is common enough to look for it always
+FEW_GROUPS = 15  # a random slope; with fewer, a second valley is looked for always
 THREADS = 1 if sys.platform == "emscripten" else 2
 WORTH_A_THREAD = 131_072  # groups × replicates; with less, threads mostly wait for each other
 BATCH = 262_144  # groups × replicates that one thread holds at once
@@ -63,8 +64,8 @@ class _Design:
     spread: sparse.csr_array  # (n, q·J): orthonormal columns, q for each group
     gather: sparse.csc_array  # its transpose
     rows: np.ndarray  # (q, q + p, J): scaled Z and Q, side by side, in the rotated rows
-    Q_within: np.ndarray  # (n, p), orthonormal; (n, 0) where Z holds all of X
-    X_within: np.ndarray  # (p, p) or (0, p): what is left of Q within groups
+    Q_within: np.ndarray  # (n, w), orthonormal: what w columns of Q hold within groups
+    X_within: np.ndarray  # (w, p), diagonal: how much
     df_within: int  # rows that neither X nor Z can reach
 
     @cached_property
@@ -87,7 +88,7 @@ class _Response(NamedTuple):
     start: np.ndarray  # (p, R): least-squares coefficients of y on Q
     unit: np.ndarray  # (R,): root mean square of what is left, by which it is divided
     rows: np.ndarray  # (q, J, R); for q = 2 (4, J, R), see `_Pair`
-    within: np.ndarray  # (p, R): y in the rows of X_within
+    within: np.ndarray  # (w, R): y in the rows of X_within
     Xy_within: np.ndarray  # (p, R)
     ss_within: np.ndarray  # (R,): sum of squares that neither X nor Z can reach
 
@@ -155,11 +156,16 @@ def _reduce_design(X, Z, groups):
     gather = spread.T
     ZX = gather @ np.hstack([Z, Q])
     Q_within, X_within = np.empty((n, 0)), np.empty((0, p))
-    reached = round(np.vdot(basis, basis))
     left = Q - spread @ ZX[:, q:]
     if np.vdot(left, left) > 1e-24:
-        Q_within, X_within = np.linalg.qr(left)
-        reached += np.sum(np.linalg.svd(X_within, compute_uv=False) > 1e-8)
+        # Turn X once more, so that what only groups can tell of it stands apart: where groups
+        # differ a million times as much as their rows, it would drown in the rounding of the rest.
+        Q_within, triangle = np.linalg.qr(left)
+        ways, length, turn = np.linalg.svd(triangle)
+        told = length > 1e-10
+        Q_within, X_within = Q_within @ ways[:, told], np.diag(length)[told]
+        Q, R_x, ZX[:, q:] = Q @ turn.T, turn @ R_x, ZX[:, q:] @ turn.T
+    reached = round(np.vdot(basis, basis)) + len(X_within)
     if n <= reached:
         raise ValueError(
             "no residual degrees of freedom: X and the random effects together fit every row; "
@@ -302,7 +308,7 @@ def _evaluate_any(theta, design, response, reml):
     n, p, q, _ = design.sizes
     df = n - p if reml else n
     V_factor, white = _whiten(theta, design)
-    log_det = 2 * np.log(_diagonal(V_factor).prod(axis=0)).sum(axis=0)
+    log_det = 2 * np.log(np.abs(_diagonal(V_factor)).prod(axis=0)).sum(axis=0)
     Z, X, y = white[:, :q], white[:, q:], _solve(V_factor, response.rows)
 
     XX = np.einsum("kaj...,kbj...->ab...", X, X)
@@ -329,7 +335,12 @@ def _whiten(theta, design):
     G = np.einsum("klj,lm...->kmj...", design.rows[:, :q], _factor(theta, q))
     V = np.einsum("kmj...,lmj...->klj...", G, G)
     _diagonal(V)[:] += 1
-    V_factor = _cholesky(V)
+    if V.max() < LARGE:
+        V_factor = _cholesky(V)
+    else:  # without the squares
+        root = G.T.swapaxes(-1, -2)
+        one = np.broadcast_to(np.eye(q), root.shape)
+        V_factor = _triangle(np.concatenate([root, one], axis=-1)).swapaxes(-1, -2).T
     rows = design.rows.reshape(design.rows.shape + (1,) * (theta.ndim - 1))
     return V_factor, _solve(V_factor, np.broadcast_to(rows, rows.shape[:3] + theta.shape[1:]))
 
@@ -511,8 +522,8 @@ def _moments(design, response):
     excess = (observed - S @ weight).reshape(-1, q * q)
     psi = np.linalg.lstsq(system, excess.T, rcond=None)[0].T.reshape(-1, q, q)
     value, vector = np.linalg.eigh((psi + psi.swapaxes(1, 2)) / 2)
-    psi = np.einsum("rik,rk,rjk->rij", vector, np.maximum(value, 0.1), vector)
-    return np.linalg.cholesky(psi)[:, *_lower(q)].T
+    factor = vector * np.sqrt(np.maximum(value, 0.1))[:, None, :]
+    return _triangle(factor)[:, *_lower(q)].T
 
 
 def _gradient(theta, point):
@@ -713,7 +724,9 @@ def _optimum(design, response, reml):
     theta = _minimise(_moments(design, response), design, response, reml)
     theta, point, off = _settle(theta, design, response, reml)
     sure, flat = _certainty(theta, point, design)
-    doubtful = np.flatnonzero(flat | ~sure | (design.sizes[3] < FEW_GROUPS))
+    q, n_groups = design.sizes[2:]
+    few = n_groups < FEW_GROUPS * max(1, q - 1)
+    doubtful = np.flatnonzero(flat | ~sure | few)
     if doubtful.size:
         part = response.take(doubtful)
         trial, value = _best_elsewhere(design, part, reml)
@@ -986,7 +999,7 @@ def _fit_part(Y, design, reml):
     factor = np.linalg.inv(design.R_z) @ inside
     criterion = point.criterion + 2 * df * np.log(unit)
     if reml:
-        criterion = criterion + 2 * np.log(np.abs(np.diag(design.R_x))).sum()
+        criterion = criterion + 2 * np.linalg.slogdet(design.R_x)[1]
     triangle = _triangle(factor)
     triangle = triangle * np.where(np.diagonal(triangle, axis1=1, axis2=2) < 0, -1, 1)[:, None, :]
     return (

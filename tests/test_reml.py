@@ -114,6 +114,24 @@ def test_units_and_origins_do_not_matter():
     assert other.criterion == pytest.approx(fit.criterion + shift, abs=1e-6)
 
 
+@pytest.mark.parametrize("small", [1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize("q", [1, 2, 3])
+def test_where_rows_hardly_stray_from_their_groups_the_optimum_is_found(q, small):
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        group = np.repeat(np.arange(20), 8)
+        Z = np.column_stack([np.ones(160), rng.normal(size=(160, q - 1))])
+        facts, x = rng.normal(size=(20, 2))[group], rng.normal(size=160)
+        X = np.column_stack([Z, facts, x, facts[:, 0] * (Z[:, -1] if q > 1 else x)])
+        deviation = (Z * rng.normal(size=(20, q))[group]).sum(axis=1)
+        noise = rng.normal(size=160)
+        expected = reml.fit(deviation + 1e-3 * noise, X, Z, group)
+        fit = reml.fit(deviation + small * noise, X, Z, group)
+        assert fit.converged and not fit.singular
+        assert fit.scale / small**2 == pytest.approx(expected.scale / 1e-6, rel=1e-3)
+        np.testing.assert_allclose(fit.cov_re, expected.cov_re, atol=1e-3)
+
+
 def test_the_estimates_recover_the_truth():
     """Means over 2,000 data sets agree with the truth within 4 Monte Carlo standard errors."""
     data = simulate.schools(40, 20, seed=6)

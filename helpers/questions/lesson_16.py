@@ -102,7 +102,10 @@ def _new_school(kind="prediction", target="new group", school="another"):
 QUESTIONS = {
     "16.1": Several(
         answer=_counts,
-        insight="A school of two can stay in a mixed model; its line comes out close to the average one.",
+        insight=(
+            "A school of two can stay in a mixed model; its line comes out close to the average "
+            "one."
+        ),
         mistakes=(
             (
                 lambda: {"students": _exam()["student"].nunique()},
