@@ -84,7 +84,8 @@ def schools(
     n_students : int or sequence of int
         Students in every school, or one number for each school.
     intercept, slope : float
-        Average school's score at 0 hours (points) and gain per hour (points an hour).
+        Line of the average school: the intercept is its score at 0 hours (points), the slope its
+        gain per hour (points an hour).
     sd_intercept, sd_slope : float
         Standard deviations of the schools' intercepts (points) and slopes (points an hour);
         0 makes the schools alike in that respect.

@@ -159,8 +159,8 @@ QUESTIONS = {
             ),
             (
                 lambda: _three_hours(*[3 * _line().bse["app_hours"]] * 2),
-                "The ends are one standard error away; that interval would be right in two "
-                "studies of three.",
+                "The ends are one standard error away; even with independent students that "
+                "interval would be right in only two studies of three.",
             ),
             (
                 lambda: _three_hours(*[1.96 * np.sqrt(_line().scale)] * 2),
@@ -214,7 +214,7 @@ QUESTIONS = {
         hints=(
             "When does an interval contain a number? Think of how far the estimate is from it.",
             "An interval contains the truth if abs(slope − truth) is at most 1.96 × its error.",
-            "For one design: 100 * np.mean(np.abs(slopes − truth) <= 1.96 * errors).",
+            "For one design: 100 * np.mean(np.abs(slopes - 2) <= 1.96 * errors).",
         ),
         tolerance=0.01,  # 1.96 or the quantile of a t distribution, as anybody likes
     ),
@@ -276,7 +276,7 @@ QUESTIONS = {
             "rows. What happens to the standard error of the slope?"
         ),
         options={
-            "a": "It goes down by about √2, and rightly: there are twice the data.",
+            "a": "It goes down by a factor of about √2, and rightly: there are twice the data.",
             "b": "It goes down, further than what is newly known about the slope.",
             "c": "It stays as it is, for the number of students has not changed.",
             "d": "It stays honest, but the slope is now too large.",
@@ -350,7 +350,7 @@ QUESTIONS = {
             "If reminders do nothing, the scores would be the same whichever schools got them.",
             "Take the mean of each school once. A row of redraws says which 12 to compare with "
             "the other 12.",
-            "For a row: means[row].mean() − means[~row].mean(). Then compare sizes by np.abs.",
+            "For a row: means[row].mean() - means[~row].mean(). Then compare sizes by np.abs.",
         ),
         tolerance=0.02,  # a difference equal to the one seen up to float noise may count or not
     ),

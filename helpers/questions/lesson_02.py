@@ -177,7 +177,7 @@ QUESTIONS = {
         answer=lambda: _worth(_our_icc()),
         insight=(
             "Who counts rows believes in more than four times the students that there are, in "
-            "effect; and an ICC of this size is nothing unusual for schools."
+            "effect; and for that an ICC of a quarter is enough."
         ),
         mistakes=(
             (
@@ -391,8 +391,8 @@ QUESTIONS = {
             ),
             (
                 lambda: _book(**_clusters()),
-                "The standard error is right, but the interval reaches 1.96 of them, as if there "
-                "were many schools; there are eight.",
+                "The standard error is cluster-robust, but the interval reaches 1.96 of them, as "
+                "if there were many schools; there are eight.",
             ),
             (
                 lambda: _around(1),
@@ -438,7 +438,7 @@ QUESTIONS = {
         insight=(
             "Within retailers the volume goes with the price about twice as strongly as one line "
             "says, and OLS claims less than a quarter of the honest error. What else changes "
-            "with the price in a store, such as a display, is not held constant."
+            "with the price at a retailer, such as displays, is not held constant."
         ),
         mistakes=(
             (
@@ -449,7 +449,7 @@ QUESTIONS = {
             (
                 lambda: {"slope": _between_retailers()["slope"]},
                 "The slope compares the averages of retailers. The manager asks about weeks "
-                "of one store, with other prices.",
+                "of one retailer, with other prices.",
             ),
             (
                 lambda: {"slope": _price(ELASTICITY + " + disp")["slope"]},

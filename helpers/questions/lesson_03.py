@@ -269,12 +269,12 @@ QUESTIONS = {
                 "deviations spread less than schools in every fit of this kind."
             ),
             "b": (
-                "REML is right about the variance on average. It is larger than ML's, which is too "
-                "small, and that is another matter."
+                "REML is about right for the variance on average, and its root, the SD, comes out "
+                "a little too small rather than too large."
             ),
             "c": (
                 "With few schools an SD is less certain, and hardly smaller. With 2,400 schools of "
-                "these sizes the gap would be the same."
+                "these sizes the gap would be about as large."
             ),
         },
         insight=(
@@ -296,8 +296,8 @@ QUESTIONS = {
             ),
             (
                 lambda: _range(1.96 * np.sqrt(sum(sd**2 for sd in _sds(_fit())))),
-                "That range holds 95 % of students; the question is about what schools expect, so "
-                "leave out the scatter within them.",
+                "That range holds 95 % of students with 5 hours; the question is about schools' "
+                "expected scores, so leave out the scatter within them.",
             ),
             (
                 lambda: _range(1.96 * _sds(_fit())[1]),
@@ -342,6 +342,11 @@ QUESTIONS = {
                 "They are the right two in the wrong order: which patient is known better?",
             ),
             (
+                lambda: _believed(_fit()),
+                "Those are the shares for schools of the valley; take the variances from the fit "
+                "to the patients.",
+            ),
+            (
                 lambda: _believed(_patients(), power=1),
                 "You put SDs into the shrinkage factor; it wants variances.",
             ),
@@ -373,7 +378,7 @@ QUESTIONS = {
         hints=(
             "Fit the model first: what is the group here, and what are the students of a group?",
             "It is the shrinkage factor once more, with visits in place of students.",
-            "The variances are fit.cov_re.iloc[0, 0] and fit.scale; n is 1, then 4.",
+            "The variances are .cov_re.iloc[0, 0] and .scale of the patients' fit; n is 1, then 4.",
         ),
     ),
 }

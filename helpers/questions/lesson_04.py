@@ -179,8 +179,8 @@ QUESTIONS = {
     "04.2": Several(
         answer=lambda: _standard_errors(_intercepts(), _slopes()),
         insight=(
-            "One slope for everybody makes every student a witness of it; with random slopes, "
-            "only schools are."
+            "One slope for everybody makes every student a witness of it; with random slopes it "
+            "also counts that schools are few, and here that is the larger part of the doubt."
         ),
         mistakes=(
             (
@@ -312,8 +312,9 @@ QUESTIONS = {
     "04.5": Several(
         answer=lambda: _range(1.96),
         insight=(
-            "This is what a single school may expect. The confidence interval of the average "
-            "slope is about a fifth as wide and says nothing about a single school."
+            "This is the estimated range of schools' slopes; a prediction for one new school has "
+            "to add the uncertainty of its ends. The confidence interval of the average slope, "
+            "about a fifth as wide, says where the average lies."
         ),
         mistakes=(
             (

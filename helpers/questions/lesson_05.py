@@ -339,8 +339,8 @@ QUESTIONS = {
     "05.5": Several(
         answer=_shares,
         insight=(
-            "One number for all hours would hide that schools matter least in the middle and most "
-            "where students spend the most hours."
+            "One number for all hours would hide that the share between schools is smallest near "
+            "the waist and largest where students spend the most hours."
         ),
         mistakes=(
             (
@@ -393,8 +393,9 @@ QUESTIONS = {
     "05.6": Several(
         answer=_prices,
         insight=(
-            "The strong correlation belongs to a price at which nobody sells. Among real prices "
-            "big sellers are about as sensitive to the price as small ones."
+            "The strong correlation belongs to a price at which nobody sells. At 3 dollars the "
+            "sign is open, and among real prices it goes from negative to positive: a sentence "
+            "about big sellers needs a price."
         ),
         mistakes=(
             (

@@ -148,8 +148,8 @@ QUESTIONS = {
             ),
             (
                 lambda: {"mixture": _p()["naive"] / 2},
-                "The mixture is half of the first. The other half is no zero: where the variance "
-                "is stuck, the covariance still helps, with one degree of freedom.",
+                "Your 'mixture' is half of the naive one. The other half is no zero: where the "
+                "variance is stuck, the covariance still helps, with one degree of freedom.",
             ),
             (
                 lambda: {"mixture": _p(naive=1)["naive"] / 2},
@@ -162,8 +162,8 @@ QUESTIONS = {
             ),
             (
                 lambda: {"mixture": stats.chi2.sf(_statistic(), 1)},
-                "The mixture is the mean of two tails; that is the tail with one degree of "
-                "freedom alone.",
+                "Your 'mixture' is the tail with one degree of freedom alone; it is the mean of "
+                "two tails.",
             ),
             (
                 lambda: {"naive": stats.chi2.sf(_statistic() / 2, 2)},
@@ -292,8 +292,8 @@ QUESTIONS = {
         answer=_sex,
         tolerance=0.01,
         insight=(
-            "Fixed effects can err to both sides, so the naive table is the right one here, but "
-            "only for fits by ML."
+            "Fixed effects can err to both sides, so the naive table is meant for them, with fits "
+            "by ML. With only 27 children its p is a little too small."
         ),
         mistakes=(
             (

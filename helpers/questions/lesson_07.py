@@ -129,7 +129,7 @@ def _draw_edges():
     ax.axvline(-1, color=plots.INK, linestyle="--")
     ax.annotate("our six schools", (-0.97, ax.get_ylim()[1] * 0.9))
     ax.set(xlabel="Estimated correlation (true: 0)", ylabel="Data sets")
-    ax.set_title("An end is what six schools often answer, whatever is true")
+    ax.set_title("Six schools often answer with an end, though the truth is 0")
 
 
 TARGETS = {"07.2": _draw_edges}
@@ -176,7 +176,7 @@ QUESTIONS = {
         tolerance=0.03,
         insight=(
             "With six schools the two ends are the commonest answers of all to a question whose "
-            "true answer is 0. So an end, once seen, is weak evidence of anything."
+            "true answer is 0. So an end, once seen, is at best a hint at the sign."
         ),
         mistakes=(
             (

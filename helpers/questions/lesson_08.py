@@ -235,8 +235,8 @@ QUESTIONS = {
         right="b",
         reasons={
             "a": (
-                "That holds for the within and the between effect, each in a model with both. The "
-                "blend changes, as its weights do."
+                "That holds for the within and the between effect in a model with both, if the "
+                "mean is that of the whole school. The blend changes, as its weights do."
             ),
             "c": "A blend with positive weights lies between the two effects, never outside.",
             "d": (
@@ -271,8 +271,8 @@ QUESTIONS = {
             ),
             (
                 lambda: _weight(_fit("ses", "~ses").fe_params["ses"]),
-                "In your model the slope varies between schools too; the task says random "
-                "intercepts and nothing else.",
+                "Either the effects were rounded before you divided, or the slope varies between "
+                "schools in your model; take unrounded effects and random intercepts only.",
             ),
         ),
         hints=(

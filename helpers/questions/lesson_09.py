@@ -89,7 +89,7 @@ def _draw_children():
     ax.plot(wide, color=plots.PALE, linewidth=1)
     ax.plot(ages, intercept + growth * (ages - 8), **plots.AVERAGE)
     ax.set(xlabel="Age (years)", ylabel="Distance (mm)", xticks=[8, 10, 12, 14])
-    ax.set_title("Faces grow by about 4 mm in six years")
+    ax.set_title("On average the distance grows by about 4 mm in six years")
 
 
 TARGETS = {"09.1": _draw_children}
@@ -247,8 +247,8 @@ QUESTIONS = {
                 "residuals disagree even where the errors are independent."
             ),
             "b": (
-                "A bend makes neighbours agree more often, which pushes the autocorrelation up, "
-                "not down."
+                "A bend raises the autocorrelation, but with four ages it mostly stays negative: "
+                "the sign alone speaks neither for a bend nor against one."
             ),
             "d": (
                 "Wrong errors hardly touch the average with the same ages for everybody, and "
@@ -263,8 +263,8 @@ QUESTIONS = {
     "09.5": Several(
         answer=lambda: _test(_bend()),
         insight=(
-            "The mean of eight rats bends a little. The p leans on independent errors and on "
-            "many rats, and there are eight: a reason to look, not to celebrate."
+            "The average of these eight rats bends a little. The p leans on independent errors, "
+            "on many rats, and on rats that all bend alike: a reason to look, not to celebrate."
         ),
         mistakes=(
             (

@@ -291,7 +291,7 @@ QUESTIONS = {
         answer=lambda: _gain(_rats()),
         insight=(
             "The rats differed by some 250 g at the first weighing. A difference of gains "
-            "leaves that out, but only a lot would make it an effect of the diet."
+            "leaves that out, but without lots drawn it can't be read as an effect of the diet."
         ),
         mistakes=(
             (

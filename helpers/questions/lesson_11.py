@@ -148,6 +148,7 @@ def _draw_reliability():
     reliability = _reliability(_coefficients()["sd"]["disp"])
     _, ax = plt.subplots()
     ax.scatter(spread[spread > 0], reliability[spread > 0], color=plots.BLUE)
+    ax.scatter(spread[RETAILER], reliability[RETAILER], color=plots.VERMILLION, marker="D", s=60)
     ax.annotate(
         RETAILER,
         (spread[RETAILER], reliability[RETAILER]),

@@ -128,8 +128,8 @@ QUESTIONS = {
     "12.2": Number(
         answer=lambda: _share(*_parts()),
         insight=(
-            "This is the part that more students in the known schools would not make smaller; "
-            "knowing something about the new school would."
+            "More students in the known schools would not make this part smaller; knowing "
+            "something about the new school would."
         ),
         mistakes=(
             (
@@ -188,7 +188,10 @@ QUESTIONS = {
                 "The model that made these guesses assumes normal slopes, and with five students "
                 "a guess is mostly sampling error."
             ),
-            "b": "An odd school is shrunk like the others, and hides by widening the slopes' SD.",
+            "b": (
+                "An odd school is shrunk like the others, and with five students a school their "
+                "sampling errors hide much of what is left."
+            ),
             "d": "A straight plot says nothing on how far the points spread; look at its scale.",
         },
         insight=(
@@ -239,8 +242,8 @@ QUESTIONS = {
     "12.5": Number(
         answer=lambda: min(_without_each().values()),
         insight=(
-            "One boy of 27 children makes a quarter of the scatter that the model ascribes to "
-            "everybody, and so widens the interval of every other child."
+            "Without one boy of 27 children the SD that the model ascribes to everybody is a "
+            "quarter smaller; with him, the interval of every other known child is wider."
         ),
         mistakes=(
             (

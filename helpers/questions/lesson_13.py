@@ -310,8 +310,9 @@ QUESTIONS = {
     "13.5": Number(
         answer=lambda: _slope_if(True) / 0.5,
         insight=(
-            "The factor is the design's doing, and it is known before the study: simulate it, "
-            "and you know how far to trust a finding."
+            "The factor depends on the design and on the true slope, which nobody knows. Simulate "
+            "the study with the smallest slope that matters, and you see how far to trust a "
+            "finding."
         ),
         mistakes=(
             (
@@ -350,8 +351,8 @@ QUESTIONS = {
     "13.6": Several(
         answer=_people,
         insight=(
-            "Seven of ten measurements could be dropped for a few more people: what is scarce "
-            "is people, not nights."
+            "Seven of ten measurements could be dropped for a few more people: what counts "
+            "is people, not measurements."
         ),
         mistakes=(
             (

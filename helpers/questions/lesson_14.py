@@ -201,7 +201,8 @@ QUESTIONS = {
         ),
         hints=(
             "You need a mean for each student and one matrix V for all of them.",
-            "V is same_school * (X @ C @ X.T), with the residual variance added on the diagonal.",
+            "V is same_school * (X @ C @ X.T), C being that of fit_ml, with its residual variance "
+            "added on the diagonal.",
             "stats.multivariate_normal(X @ gamma, V).logpdf(y), times −2.",
         ),
         tolerance=1e-5,
@@ -250,13 +251,14 @@ QUESTIONS = {
         right="b",
         reasons={
             "a": (
-                "Singular says where the optimum lies, at the edge. Q may well be right, and its "
-                "criterion is the lower one."
+                "Singular says where the search ended, at the edge. The optimum may lie there, "
+                "and Q's criterion is the lower one."
             ),
             "c": "The constants have been settled, so the criteria must agree but for last digits.",
             "d": (
                 "It is lower than what P found, which does not make it the lowest of all. A look "
-                "across the edge would tell."
+                "across the edge tells a bottom from a ridge, and other starts may find a lower "
+                "place."
             ),
         },
         insight=(
@@ -317,8 +319,8 @@ QUESTIONS = {
             ),
         },
         insight=(
-            "Same unit, same method, and a criterion far above yours: its program stopped on the "
-            "edge, where the slope of the ground vanishes."
+            "Same unit, and a criterion far above yours by REML and further above R's by ML: its "
+            "program stopped on the edge, where the slope of the ground vanishes."
         ),
     ),
 }
