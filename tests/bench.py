@@ -1,6 +1,6 @@
 """Measure the engine beside other fitters, all in one run, so that ratios mean something.
 
-    python3 course.py bench             some four minutes on an idle machine
+    python3 course.py bench             one to four minutes on an idle machine
     python3 course.py bench --quick     some forty seconds, with smaller sizes
     python3 course.py bench --out FILE  where the machine-readable copy goes
 
