@@ -302,11 +302,15 @@ def single_fits(cases, fitters, rounds):
     return pd.DataFrame(rows)
 
 
-def refits(lme4, rounds, n_ours, n_others, n_slow):
-    """A row for each fitter: fits a second of one model to many responses."""
+def refits(lme4, rounds, n_fits):
+    """A row for each fitter: fits a second of one model to many responses.
+
+    `n_fits` says how many each fitter is given: about half a second's work, so that fast moments of
+    the machine, which are shorter, favour nobody.
+    """
     data = simulate.schools(30, 20, seed=1)
     case = simulated(30, 20)
-    Y = simulate.replicates(data, n_ours, seed=2)
+    Y = simulate.replicates(data, n_fits[OURS], seed=2)
 
     def ours():
         seconds, found = timed(reml.fit_many, Y, case.X, case.Z, case.groups)
@@ -322,11 +326,11 @@ def refits(lme4, rounds, n_ours, n_others, n_slow):
     runs = {OURS: ours}
     for name, fit in python_fitters().items():
         if name != OURS:
-            runs[name] = loop(fit, n_slow if name == "statsmodels" else n_others)
+            runs[name] = loop(fit, n_fits[name])
     if lme4:
-        runs["lme4"] = lambda: lme4.refit(case, Y[:n_others])
+        runs["lme4"] = lambda: lme4.refit(case, Y[: n_fits["lme4"]])
     found = take_turns(runs, rounds)
-    best = np.full(n_ours, np.inf)
+    best = np.full(len(Y), np.inf)
     for _, criteria in found.values():
         best[: len(criteria)] = np.fmin(best[: len(criteria)], criteria)
     rows = [
@@ -525,8 +529,10 @@ def measure(quick, lme4, out):
     tables = {}
     tables["single"] = single_fits(battery(quick), fitters, rounds)
     say_single(tables["single"])
-    sizes = (2000, 10, 2) if quick else (20_000, 30, 3)
-    tables["refit"] = refits(lme4, rounds, *sizes)
+    n_fits = {OURS: 20_000, "statsmodels": 3, "mixedlm-rs": 300, "lme4": 30}
+    if quick:
+        n_fits = {name: n // 10 or 1 for name, n in n_fits.items()}
+    tables["refit"] = refits(lme4, rounds, n_fits)
     say_refits(tables["refit"])
     tables["formula"] = by_formula(lme4, rounds)
     say("High School & Beyond by formula, 7,185 rows in 160 schools", tables["formula"])

@@ -32,7 +32,8 @@ def test_quick_run(tiny, tmp_path, monkeypatch, capsys):
     refits, scaling = bench.refits, bench.scaling
     formula = pd.DataFrame({"fitter": [bench.OURS], "ms": [1.0]})
     monkeypatch.setattr(bench, "battery", lambda quick: tiny)
-    monkeypatch.setattr(bench, "refits", lambda *_: refits(None, 1, 20, 2, 1))
+    n_fits = {bench.OURS: 20, "statsmodels": 1, "mixedlm-rs": 2}
+    monkeypatch.setattr(bench, "refits", lambda *_: refits(None, 1, n_fits))
     monkeypatch.setattr(bench, "by_formula", lambda *_: formula)
     monkeypatch.setattr(
         bench,
