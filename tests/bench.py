@@ -1,7 +1,7 @@
 """Measure the engine beside other fitters, all in one run, so that ratios mean something.
 
     python3 course.py bench             one to four minutes on an idle machine
-    python3 course.py bench --quick     some forty seconds, with smaller sizes
+    python3 course.py bench --quick     some twenty seconds, with smaller sizes
     python3 course.py bench --out FILE  where the machine-readable copy goes
 
 Four tables: single fits, refits of one model to many responses, the growth of cost with size, and
@@ -559,7 +559,7 @@ def measure(quick, lme4, out):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="course.py bench", description="Measure the engine.")
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller, in 40 s")
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller, in 20 s")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "dist" / "bench.json", help="file for the copy"
     )
