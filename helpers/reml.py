@@ -967,7 +967,7 @@ def fit_many(Y, X, Z, groups, *, reml=True, progress=None):
     done, found = 0, []
     pool = ThreadPoolExecutor(THREADS)
     try:
-        for part in pool.map(work, parts) if len(parts) > 1 else map(work, parts):
+        for part in pool.map(work, parts) if min(THREADS, len(parts)) > 1 else map(work, parts):
             found.append(part)
             done += len(part[0])
             if progress is not None:

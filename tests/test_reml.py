@@ -6,6 +6,7 @@ Agreement with lme4 is in test_reference.py, with mixedlm-rs in test_oracle.py.
 import doctest
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,18 @@ def test_batches_and_threads_change_nothing(monkeypatch):
     np.testing.assert_allclose(parts.criterion, whole.criterion, atol=1e-9)
     assert parts.random_effects.shape == (60, 12, 2)
     assert seen[-1] == (60, 60) and len(seen) == 10  # five for each of two threads
+
+
+def test_where_there_are_no_threads_none_is_started(monkeypatch):
+    """As in a browser, where all batches come one after another."""
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(reml, "THREADS", 1)
+    monkeypatch.setattr(reml, "BATCH", 7 * 12)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert reml.fit_many(Y, X, X, GROUPS).converged.all()
 
 
 def test_a_singular_fit_is_at_the_boundary_not_near_it():
