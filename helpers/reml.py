@@ -15,9 +15,9 @@ Three steps, in the order of the file:
 
 Arrays that a fit repeats for each group and each replicate are laid out (entries…, groups,
 replicates): the matrices are small and the batch is long, so loops run over the entries of a matrix
-and NumPy runs over the batch, in blocks that fit the processor's cache. For an intercept and a
-slope, the model of most people, the 2 × 2 algebra is written out. ``fit`` is ``fit_many`` with one
-replicate.
+and NumPy runs over the batch, in blocks that fit the processor's cache. The last few replicates are
+fitted one after another, in arrays without their axis. For an intercept and a slope, the model of
+most people, the 2 × 2 algebra is written out. ``fit`` is ``fit_many`` with one replicate.
 
 Sources: Bates, Mächler, Bolker & Walker (2015), doi:10.18637/jss.v067.i01, sections 2–3;
 Lindstrom & Bates (1988), doi:10.1080/01621459.1988.10478693.
@@ -36,11 +36,13 @@ from scipy import sparse
 
 TOLERANCE = 1e-10  # of the criterion
 LAST_STEP = 2e-8  # a step that promises less of the criterion is taken unseen, and is the last
+SHORTEST_STEP = 1e-8  # of the direction; where even that leads up, the search ends
+MOST_STEPS = 500
 SINGULAR = 1e-5  # standard deviation of Λ below which we call it zero; at 1, half is shrunk away
 NO_INFORMATION = 0.1  # on an entry of Λ, a group, where Λ is small
 LARGE = 1e8  # entry of I + ZΨZ' beside which its I loses half of its digits
 FEW = 3  # replicates that are quicker one after another
-FEW_GROUPS = 15  # a random slope; with fewer, a second valley is looked for always
+FEW_GROUPS = 15  # for each random slope; with fewer, a second valley is looked for always
 THREADS = 1 if sys.platform == "emscripten" else 2
 WORTH_A_THREAD = 131_072  # groups × replicates; with less, threads mostly wait for each other
 BATCH = 262_144  # groups × replicates that one thread holds at once
@@ -258,6 +260,15 @@ def _lower(q):
     return rows, columns
 
 
+@cache
+def _whole(q):
+    """Where in its lower triangle each entry of a symmetric matrix is, (q, q)."""
+    rows, columns = _lower(q)
+    place = np.empty((q, q), int)
+    place[rows, columns] = place[columns, rows] = range(len(rows))
+    return place
+
+
 class _Point(NamedTuple):
     """The criterion at one Λ for each replicate, and what was computed on the way."""
 
@@ -280,13 +291,10 @@ def _evaluate(theta, design, response, reml):
     """
     q, J = design.sizes[2:]
     evaluate = _evaluate_pair if q == 2 else _evaluate_any
-    if theta.ndim == 1:
+    if theta.ndim == 1 or theta.shape[1] * J <= BLOCK:
         return evaluate(theta, design, response, reml)
     blocks = _slices(theta.shape[1], BLOCK // J)
-    if len(blocks) == 1:
-        return evaluate(theta, design, response, reml)
-    points = [evaluate(theta[:, i], design, response.take(i), reml) for i in blocks]
-    return _joined(points)
+    return _joined([evaluate(theta[:, i], design, response.take(i), reml) for i in blocks])
 
 
 def _slices(length, size):
@@ -551,11 +559,11 @@ def _minimise(theta, design, response, reml):
     point, gradient = evaluate(theta, response)
     value = point.criterion
     inverse = _inverse(_information(theta, design), _least_curvature(theta, design))
-    for iteration in range(500):
+    for iteration in range(MOST_STEPS):
         direction = -np.einsum("abr,br->ar", inverse, gradient)
         promise = -np.einsum("ar,ar->r", direction, gradient)
         last = (promise < LAST_STEP) & (iteration > 0)
-        done = last | (step < 1e-8)
+        done = last | (step < SHORTEST_STEP)
         if done.any():
             found[:, active[done]] = (theta + np.where(last, direction, 0))[:, done]
             if done.all():
@@ -569,17 +577,12 @@ def _minimise(theta, design, response, reml):
             if keep.size <= FEW:
                 found[:, active] = _minimise(theta, design, response, reml)
                 break
-        length = np.sqrt((direction**2).sum(axis=0))
-        longest = 1 + np.sqrt((theta**2).sum(axis=0))
-        move = step * np.minimum(1, longest / np.maximum(length, 1e-300)) * direction
+        move = step * _stride(theta, direction)
         point, new_gradient = evaluate(theta + move, response)
         new_value = point.criterion
-        change = np.einsum("ar,ar->r", move, gradient)
-        noise = 1e-13 * np.abs(value)
-        taken = new_value <= value + 1e-4 * change + noise
-        shorter = -change / (2 * np.maximum(new_value - value - change, 1e-300))
+        taken, shorter = _judge(value, new_value, np.einsum("ar,ar->r", move, gradient))
         _update(inverse, np.where(taken, move, 0), np.where(taken, new_gradient - gradient, 0))
-        step = np.where(taken, 1, step * np.clip(shorter, 0.05, 0.5))
+        step = np.where(taken, 1, step * shorter)
         theta = np.where(taken, theta + move, theta)
         value = np.where(taken, new_value, value)
         gradient = np.where(taken, new_gradient, gradient)
@@ -593,24 +596,37 @@ def _minimise_one(theta, design, response, reml):
     point, step = _evaluate(theta, design, response, reml), 1.0
     value, gradient = point.criterion, _gradient(theta, point)
     inverse = _inverse(_information(theta, design), _least_curvature(theta, design))
-    for iteration in range(500):
+    for iteration in range(MOST_STEPS):
         direction = -inverse @ gradient
         promise = -(direction @ gradient)
         if promise < LAST_STEP and iteration:
             return theta + direction
-        longest = (1 + np.sqrt(theta @ theta)) / max(np.sqrt(direction @ direction), 1e-300)
-        move = step * min(1.0, longest) * direction
+        if step < SHORTEST_STEP:
+            break
+        move = step * _stride(theta, direction)
         point = _evaluate(theta + move, design, response, reml)
-        change, rise = move @ gradient, point.criterion - value
-        if rise <= 1e-4 * change + 1e-13 * abs(value):
+        taken, shorter = _judge(value, point.criterion, move @ gradient)
+        if taken:
             theta, value, step, before = theta + move, point.criterion, 1.0, gradient
             gradient = _gradient(theta, point)
             _update(inverse, move, gradient - before)
         else:
-            step *= min(max(-change / (2 * max(rise - change, 1e-300)), 0.05), 0.5)
-            if step < 1e-8:
-                break
+            step *= shorter
     return theta
+
+
+def _stride(theta, direction):
+    """The direction, cut where it is longer than what is natural at theta."""
+    length = np.sqrt((direction**2).sum(axis=0))
+    longest = 1 + np.sqrt((theta**2).sum(axis=0))
+    return np.minimum(1, longest / np.maximum(length, 1e-300)) * direction
+
+
+def _judge(value, new_value, change):
+    """Whether a step that promised a change did enough, and by how much to shorten it if not."""
+    taken = new_value <= value + 1e-4 * change + 1e-13 * np.abs(value)
+    shorter = -change / (2 * np.maximum(new_value - value - change, 1e-300))
+    return taken, np.clip(shorter, 0.05, 0.5)
 
 
 def _information(theta, design):
@@ -624,8 +640,7 @@ def _information(theta, design):
     turn = np.zeros((m, q, q) + theta.shape[1:])  # of Ψ = ΛΛᵀ with each entry of Λ
     turn[range(m), rows] = _factor(theta, q)[:, columns].swapaxes(0, 1)
     turn += turn.swapaxes(1, 2)
-    whole = np.empty((q, q), int)  # where the entries of H are in its lower triangle
-    whole[rows, columns] = whole[columns, rows] = range(m)
+    whole = _whole(q)
     H = _precision(theta, design)
     HH = np.einsum("aj...,bj...->ab...", H, H)[whole[..., None, None], whole]
     total = (H.sum(axis=1)[whole] * turn).sum(axis=(1, 2))
@@ -955,7 +970,7 @@ def fit_many(Y, X, Z, groups, *, reml=True, progress=None):
 
     Notes
     -----
-    Replicates are worked on in batches, so that memory stays bounded, and in two threads.
+    Replicates are worked on in batches, so that memory stays bounded; many of them in two threads.
     """
     Y, X, Z, groups = _check(Y, X, Z, groups)
     design = _reduce_design(X, Z, groups)
