@@ -194,10 +194,10 @@ return [canvas.toDataURL(), words.replaceAll('\\u00a0', ' ')];
 
 
 def seen(driver, cell):
-    """Picture and words once they have stood still for half a second."""
+    """Picture and words once they have stood still for a second: they come one after the other."""
     last, still = None, 0
     deadline = time.monotonic() + 20
-    while still < 5:
+    while still < 10:
         assert time.monotonic() < deadline, "the picture does not come to rest"
         now = driver.execute_script(SEEN, cell)
         still = still + 1 if now and now == last else 0
