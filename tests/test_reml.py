@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import reml, simulate
+from helpers import reml, reml_many, reml_one, reml_reduce, simulate
 
 ROOT = Path(__file__).parents[1]
 SCHOOLS = simulate.schools(12, 8, seed=4)
@@ -67,6 +67,67 @@ def test_many_fits_are_the_single_fits(Z, restricted):
         assert many.singular[i] == one.singular
         np.testing.assert_allclose(many.beta[i], one.beta, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(many.random_effects[i], one.random_effects, rtol=0.01, atol=0.01)
+
+
+def reduced(q):
+    """The design and four responses in rotated rows, with q random effects."""
+    Z = np.column_stack([X, X[:, 1] ** 2])[:, :q]
+    design = reml_reduce.reduce_design(X, Z, GROUPS)
+    return design, reml_reduce.reduce_response(Y[:4], design)
+
+
+def places(q):
+    """Λ inside, on the boundary and far away, as theta."""
+    m = q * (q + 1) // 2
+    inside = np.random.default_rng(q).uniform(0.2, 0.8, m)
+    edge = np.where(np.arange(m) == m - 1, 0, inside)
+    return [inside, edge, 30 * inside]
+
+
+@pytest.mark.parametrize("q", [1, 2, 3])
+@pytest.mark.parametrize("restricted", [True, False])
+def test_the_gradient_is_what_small_steps_say(q, restricted):
+    design, response = reduced(q)
+    one = reml_one.One(design, response.take(0), restricted)
+    for theta in places(q):
+        steps = 1e-5 * np.eye(len(theta)) * (1 + abs(theta))
+        values = [
+            [one.evaluate(theta + sign * step).criterion for sign in (1, -1)] for step in steps
+        ]
+        numeric = -np.diff(values, axis=1)[:, 0] / (2 * steps.diagonal())
+        np.testing.assert_allclose(one.evaluate(theta).gradient, numeric, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("q", [1, 2])
+def test_the_closed_form_is_the_whitened_one(q):
+    design, response = reduced(q)
+    one = reml_one.One(design, response.take(0), True)
+    for theta in places(q):
+        closed, whitened = one.whiten(theta), reml_one.White(theta, one.rows)
+        assert isinstance(closed, reml_one.Pair)
+        half = np.linalg.cholesky(closed.sums).T
+        assert closed.log_det == pytest.approx(whitened.log_det, rel=1e-12)
+        np.testing.assert_allclose(closed.sums, whitened.sums, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(closed.slope(half), whitened.slope(half), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(closed.precision(), whitened.precision(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("q", [1, 2, 3])
+@pytest.mark.parametrize("restricted", [True, False])
+def test_side_by_side_is_one_after_another(q, restricted):
+    """Value, slope and information of four data sets at once and of each by itself."""
+    design, response = reduced(q)
+    many = reml_many.Many.of(design, response, restricted)
+    for theta in places(q):
+        four = np.repeat(theta[:, None], 4, axis=1)
+        point, information = many.evaluate(four), many.information(four)
+        for i in range(4):
+            one = many.one(i)
+            at = one.evaluate(theta)
+            for found, expected in zip(point, one.estimates(at), strict=True):
+                np.testing.assert_allclose(found[..., i], expected, rtol=1e-8, atol=1e-8)
+            expected, _ = one.information(at)
+            np.testing.assert_allclose(information[..., i], expected, rtol=1e-8, atol=1e-8)
 
 
 def test_batches_and_threads_change_nothing(monkeypatch):
@@ -212,6 +273,7 @@ GOOD = {"y": Y[0], "X": X, "Z": X, "groups": GROUPS}
         ({"groups": np.where(np.arange(96) == 3, np.nan, 1.0)}, "groups has missing labels"),
         ({"groups": GROUPS[:, None]}, "groups must have one axis"),
         ({"y": Y[:2]}, "y must have one axis.*fit_many"),
+        ({"Z": np.empty((96, 0))}, "Z must have two axes, neither empty"),
         ({"y": X @ [60, 2]}, "fixed effects fit y exactly"),
         ({"y": SCHOOLS["school_id"].factorize()[0] * 3.0}, "each group's own fit is exact"),
         ({"X": np.array([["a", "b"]] * 96)}, "X must be numbers"),
@@ -222,6 +284,11 @@ GOOD = {"y": Y[0], "X": X, "Z": X, "groups": GROUPS}
 def test_what_cannot_be_fitted_is_said_in_plain_words(change, message):
     with pytest.raises(ValueError, match=message):
         reml.fit(**GOOD | change)
+
+
+def test_no_replicates_are_no_data():
+    with pytest.raises(ValueError, match="y must have two axes, neither empty"):
+        reml.fit_many(np.empty((0, 96)), X, X, GROUPS)
 
 
 def test_one_exact_replicate_among_many_is_named():

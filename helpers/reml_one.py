@@ -1,0 +1,409 @@
+"""The criterion of one data set and its minimum: the mathematics of `reml`, plainly.
+
+Let y be one more column of X, and V = I + ZΨZ' with Ψ = ΛΛᵀ. Two factorisations tell all:
+
+    [X y]' V⁻¹ [X y] = LLᵀ      −2 log-likelihood = constant + log|V| + 2 Σ wᵢ log Lᵢᵢ
+
+The last entry on the diagonal of L is the root of the residual sum of squares; its weight w is the
+degrees of freedom. The others make |X'V⁻¹X|; their weight is 1 for REML and 0 for ML. With
+U = diag(√w) L⁻¹ [X y]', the derivative in Ψ is  D = Z'V⁻¹Z − Z'V⁻¹U'UV⁻¹Z, summed over groups.
+
+The search starts from moments, takes quasi-Newton steps, and then looks from the boundary in both
+directions: is there a way down off it, and is it as good on it?
+
+`reml_many` has the same for thousands of data sets at once. Where it is called often, `dot` stands
+for `@`: it takes half the time when matrices are small.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import lapack
+
+from helpers.reml_reduce import Products
+
+TOLERANCE = 1e-10  # of the criterion
+LAST_STEP = 2e-8  # a step that promises less of the criterion is taken unseen, and is the last
+SHORTEST_STEP = 1e-8  # of the direction; where even that leads up, the search ends
+MOST_STEPS = 500
+SINGULAR = 1e-5  # standard deviation of Λ below which we call it zero; at 1, half is shrunk away
+NO_INFORMATION = 0.1  # on an entry of Λ, a group, where Λ is small
+LARGE = 1e8  # beside this, what is of the order of 1 loses half of its digits
+
+
+# ------------------------------------------------------------------------------- Λ and theta
+
+
+@cache
+def lower(q):
+    """Rows and columns of a lower triangle, column by column."""
+    columns, rows = np.triu_indices(q)
+    return rows, columns
+
+
+@cache
+def whole(q):
+    """Where in its lower triangle each entry of a symmetric matrix is, (q, q)."""
+    rows, columns = lower(q)
+    place = np.empty((q, q), int)
+    place[rows, columns] = place[columns, rows] = range(len(rows))
+    return place
+
+
+@cache
+def crossed(q):
+    """Where h_ij h_kl is in the products of the lower triangle of H, for jk and li, (q², q²)."""
+    j, k, m, i = np.indices((q, q, q, q)).reshape(4, q * q, q * q)
+    return whole(q)[i, j], whole(q)[k, m]
+
+
+def unfold(theta, q):
+    """Λ (q, q, …) from its lower triangle theta (q(q+1)/2, …), column by column."""
+    out = np.zeros((q, q) + theta.shape[1:])
+    out[lower(q)] = theta
+    return out
+
+
+def triangle(root):
+    """The lower triangular matrices L (…, q, q) with the LLᵀ of a root (…, q, q or more)."""
+    return np.linalg.qr(root.swapaxes(-1, -2), mode="r").swapaxes(-1, -2)
+
+
+@cache
+def identity(q):
+    """For as many parameters as Λ has."""
+    return np.eye(q * (q + 1) // 2)
+
+
+@cache
+def bends(q):
+    """Second derivatives of Ψ = ΛΛᵀ in theta, (m, q², m); times theta, they are the first."""
+    entry = unfold(identity(q), q)
+    product = np.einsum("ika,jkb->aijb", entry, entry)
+    return (product + product.transpose(3, 1, 2, 0)).reshape(len(product), q * q, -1)
+
+
+# ---------------------------------------------------------------------------- V of each group
+
+
+def cholesky(A):
+    """Lower factors of symmetric positive definite matrices A (m, m, …)."""
+    m = len(A)
+    if m > 4:
+        return np.linalg.cholesky(A.T).swapaxes(-1, -2).T
+    L = np.zeros(A.shape)
+    for i in range(m):
+        for k in range(i + 1):
+            entry = A[i, k]
+            for h in range(k):
+                entry = entry - L[i, h] * L[k, h]
+            L[i, k] = np.sqrt(entry) if i == k else entry / L[k, k]
+    return L
+
+
+def solve(L, B):
+    """L⁻¹ B for lower triangular L (m, m, …) and B (m, …)."""
+    out = np.empty(B.shape)
+    for i in range(len(L)):
+        entry = B[i]
+        for h in range(i):
+            entry = entry - L[i, h] * out[h]
+        out[i] = entry / L[i, i]
+    return out
+
+
+def diagonal(A):
+    """The diagonals (m, …) of matrices A (m, m, …), as a view."""
+    return np.einsum("kk...->k...", A)
+
+
+def divide(theta, rows):
+    """Cholesky factors of V_j = I + Z_j Ψ Z_j', and the rows (q, c, J) divided by them.
+
+    Z_j is the first q columns. With theta (m, R) for R replicates both end with their axis.
+    """
+    q = len(rows)
+    G = np.einsum("klj,lm...->kmj...", rows[:, :q], unfold(theta, q))
+    V = np.einsum("kmj...,lmj...->klj...", G, G)
+    diagonal(V)[:] += 1
+    if V.max() < LARGE:
+        V_factor = cholesky(V)
+    else:  # without the squares
+        root = G.T.swapaxes(-1, -2)
+        one = np.broadcast_to(np.eye(q), root.shape)
+        V_factor = triangle(np.concatenate([root, one], axis=-1)).swapaxes(-1, -2).T
+    rows = rows.reshape(rows.shape + (1,) * (theta.ndim - 1))
+    return V_factor, solve(V_factor, np.broadcast_to(rows, rows.shape[:3] + theta.shape[1:]))
+
+
+class White:
+    """Z and [X y] of each group divided by a Cholesky factor of its V."""
+
+    def __init__(self, theta, rows):
+        q, _, J = rows.shape
+        V_factor, white = divide(theta, rows)
+        self.log_det = 2 * np.log(np.abs(diagonal(V_factor))).sum()
+        self.Z, self.C = white[:, :q], white[:, q:]
+        C = self.C.swapaxes(0, 1).reshape(-1, q * J)
+        self.sums = C @ C.T
+
+    def slope(self, half):
+        """D, from the half diag(√w) L⁻¹."""
+        q = len(self.Z)
+        U = np.matmul(half, np.einsum("klj,kaj->laj", self.Z, self.C)).reshape(q, -1)
+        return np.einsum("klj,kmj->lm", self.Z, self.Z) - U @ U.T
+
+    def precision(self):
+        """Z_j' V_j⁻¹ Z_j, its lower triangle (q(q+1)/2, J)."""
+        return np.einsum("klj,kmj->lmj", self.Z, self.Z)[lower(len(self.Z))]
+
+
+class Pair:
+    """`White` for up to two random effects, in closed form; see `reml_reduce.Products`."""
+
+    def __init__(self, theta, products, q):
+        self.products, self.q = products, q
+        a, b, c = theta = (*theta.tolist(), 0.0, 0.0)[:3]
+        D = products.determinant(theta)
+        self.log_det = np.log(D).sum()
+        self.over_D = np.reciprocal(D, out=D)
+        self.adj = np.array([1, b * b + c * c, -a * b, a * a])  # 1, and adj(Ψ)
+        self.parts = products.pairs.dot(self.over_D).reshape(4, -1)
+        self.sums = self.adj.dot(self.parts).reshape(products.n_columns, -1)
+
+    def slope(self, half):
+        """D, from the half diag(√w) L⁻¹.
+
+        A form (x'x + t' adj(Ψ) t) / D changes with adj(Ψ), and by −form / D with D, whose
+        derivative is Z'Z + det(Z'Z) adj(Ψ).
+        """
+        P = half.T.dot(half).ravel()
+        form = (self.adj[:, None] * P).ravel().dot(self.products.pairs)
+        form *= self.over_D
+        form -= 1
+        form *= self.over_D
+        k11, k12, k22, det = self.products.ZZ.dot(form).tolist()
+        t11, t12, t22 = self.parts[1:].dot(P).tolist()
+        _, s11, s12, s22 = self.adj.tolist()
+        cross = -t12 / 2 - k12 - det * s12
+        slope = np.array([[t22 - k11 - det * s11, cross], [cross, t11 - k22 - det * s22]])
+        return slope[: self.q, : self.q]
+
+    def precision(self):
+        """Z_j' V_j⁻¹ Z_j, its lower triangle (q(q+1)/2, J)."""
+        ZZ = self.products.ZZ
+        out = (ZZ[:3] + np.outer(self.adj[1:], ZZ[3])) * self.over_D
+        return out if self.q == 2 else out[:1]
+
+
+# ------------------------------------------------------------------------------- the criterion
+
+
+class Value(NamedTuple):
+    """The criterion at one Λ, and what was computed on the way."""
+
+    theta: np.ndarray  # (q(q+1)/2,): lower triangle of Λ
+    criterion: float
+    slope: np.ndarray  # (q, q): D, the derivative of the criterion in Ψ
+    L: np.ndarray  # (p + 1, p + 1)
+    root: np.ndarray  # L⁻¹
+    centre: np.ndarray  # (p,): coefficients that were taken out of y beforehand
+    white: White | Pair
+
+    @property
+    def gradient(self):
+        """Derivative of the criterion in theta."""
+        return bends(len(self.slope)).dot(self.theta).dot(self.slope.ravel())
+
+
+class One:
+    """One response beside its design, in the rotated rows of `reml_reduce`."""
+
+    def __init__(self, design, response, reml):
+        self.n, p, self.q, self.n_groups = design.sizes
+        self.df = df = self.n - p if reml else self.n
+        self.rows = np.concatenate([design.rows, response.rows[: self.q, None]], axis=1)
+        self.within = np.hstack([design.X_within, response.within[:, None]])
+        self.ss_within, self.df_within = response.ss_within, design.df_within
+        self.weights = np.array([float(reml)] * p + [df])
+        self.constant = df * (np.log(2 * np.pi / df) + 1)
+        self.root_weights = np.sqrt(self.weights)[:, None]
+        self.centre = np.zeros(p)
+        self.eye = identity(self.q)
+        self.prepare()
+
+    def prepare(self):
+        """Sums that no Λ changes."""
+        self.sums_within = self.within.T @ self.within
+        self.sums_within[-1, -1] += self.ss_within
+        rows, self.products = self.rows, None
+        if self.q == 1:  # as two, the second with a column of zeros
+            rows = np.zeros((2, rows.shape[1] + 1, self.n_groups))
+            rows[0, 0], rows[0, 2:] = self.rows[0, 0], self.rows[0, 1:]
+        if self.q <= 2:
+            self.products = Products(rows)
+
+    def take_out(self, beta):
+        """Take Xβ out of y: where it is most of y, the last entry of L is lost in its rounding."""
+        self.centre = self.centre + beta
+        self.rows[:, -1] -= np.einsum("kaj,a->kj", self.rows[:, self.q : -1], beta)
+        self.within[:, -1] -= self.within[:, :-1] @ beta
+        self.prepare()
+
+    def whiten(self, theta):
+        """In closed form where there is one and it loses no digits."""
+        if self.products is not None:
+            white = Pair(theta, self.products, self.q)
+            if white.over_D.min() > 1 / LARGE:
+                return white
+        return White(theta, self.rows)
+
+    def evaluate(self, theta, again=True):
+        """−2 log of the profiled (restricted) likelihood at theta, a `Value`."""
+        white = self.whiten(theta)
+        sums = white.sums + self.sums_within
+        L, failed = lapack.dpotrf(sums, lower=1)
+        lost = failed == len(L) or self.df * sums[-1, -1] > LARGE * L[-1, -1] ** 2
+        if lost and again:
+            self.take_out(np.linalg.solve(sums[:-1, :-1], sums[:-1, -1]))
+            return self.evaluate(theta, again=False)
+        if failed:
+            nothing = np.zeros((self.q, self.q))
+            return Value(theta, np.inf, nothing, L, L, self.centre, white)
+        root, _ = lapack.dtrtri(L, lower=1)
+        log_det = white.log_det + 2 * self.weights.dot(np.log(L.diagonal()))
+        slope = white.slope(self.root_weights * root)
+        return Value(theta, self.constant + log_det, slope, L, root, self.centre, white)
+
+    def estimates(self, at):
+        """The numbers of a `Point` of `reml_many`."""
+        last = at.L[-1, -1]
+        beta = at.centre - last * at.root[-1, :-1]
+        return at.criterion, beta, last**2 / self.df, at.root[:-1, :-1], at.slope
+
+    def information(self, at):
+        """Expected Hessian of the criterion in theta, (m, m), σ² profiled out.
+
+        Its entries are Σ tr(H Ψ'_a H Ψ'_b) over groups. H = Z'V⁻¹Z is what a group's data say of
+        its random effects. With it what to count on where it is nil, as it is in Λ at Λ = 0.
+        """
+        H = at.white.precision()
+        turn = bends(self.q).dot(at.theta)  # of Ψ with each entry of theta
+        total = turn.dot(H.sum(axis=1)[whole(self.q).ravel()])
+        expected = turn.dot(H.dot(H.T)[crossed(self.q)]).dot(turn.T)
+        expected -= total[:, None] * total / self.n
+        return expected, least_curvature(at.theta.dot(at.theta), self.n_groups) * self.eye
+
+    def newton(self, at, hessian):
+        """Twice what a Newton step would take off the criterion."""
+        gradient = at.gradient
+        return gradient.dot(lapack.dgesv(hessian, gradient)[2])
+
+
+def least_curvature(square, n_groups):
+    """What to count on where the information is nil, as it is in Λ at Λ = 0; square = |Λ|²."""
+    return NO_INFORMATION * n_groups / (1 + square)
+
+
+# ------------------------------------------------------------------------------- the search
+
+
+def moments(one):
+    """Start for theta: the Ψ whose expected Σ w Z'yy'Z over groups is the observed one.
+
+    Groups with much data are weighted down, or they alone would decide. Eigenvalues are kept off
+    zero, so that no direction is closed from the start.
+    """
+    q, Z, y = one.q, one.rows[:, : one.q], one.rows[:, -1]
+    S = np.einsum("klj,kmj->lmj", Z, Z).reshape(q * q, -1)
+    weight = 1 / (1 + S[:: q + 1].sum(axis=0) / q) ** 2
+    Zr = np.einsum("klj,kj->lj", Z, y)
+    excess = (Zr * weight @ Zr.T).ravel() * (one.df_within / one.ss_within) - S @ weight
+    system = (S * weight @ S.T).reshape(q, q, q, q).swapaxes(1, 2).reshape(q * q, q * q)
+    system.flat[:: q * q + 1] *= 1 + 1e-10  # where groups are all alike, it is singular
+    value, vector, _ = lapack.dsyev(lapack.dgesv(system, excess)[2].reshape(q, q))
+    root = vector * np.sqrt(np.maximum(value, max(0.1, 1e-9 * value[-1])))
+    return lapack.dpotrf(root @ root.T, lower=1)[0][lower(q)]
+
+
+def minimise(theta, one):
+    """BFGS from theta, (q(q+1)/2,). At each evaluation it takes its step or shortens it."""
+    at, step = one.evaluate(theta), 1.0
+    gradient = at.gradient
+    inverse = lapack.dgesv(sum(one.information(at)), one.eye)[2]
+    for iteration in range(MOST_STEPS):
+        direction = -inverse.dot(gradient)
+        promise = -direction.dot(gradient)
+        if promise < LAST_STEP and iteration:
+            return at.theta + direction
+        if step < SHORTEST_STEP:
+            break
+        move = step * stride(at.theta, direction)
+        there, change = one.evaluate(at.theta + move), move.dot(gradient)
+        rise = there.criterion - at.criterion
+        if rise <= 1e-4 * change + 1e-13 * abs(at.criterion):
+            at, step, before, gradient = there, 1.0, gradient, there.gradient
+            update(inverse, move, gradient - before)
+        else:
+            step *= min(0.5, max(0.05, -change / (2 * (rise - change))))
+    return at.theta
+
+
+def stride(theta, direction):
+    """The direction, cut where it is longer than what is natural at theta."""
+    length, longest = sqrt(direction.dot(direction)), 1 + sqrt(theta.dot(theta))
+    return direction if length <= longest else direction * (longest / length)
+
+
+def update(inverse, move, turn):
+    """BFGS update of the inverse Hessian, in place, where the move met positive curvature."""
+    along = move.dot(turn)
+    if along > 1e-12 * sqrt(move.dot(move) * turn.dot(turn)):
+        cross = inverse.dot(turn) / along
+        inverse += move[:, None] * (move * ((1 + turn.dot(cross)) / along) - cross)
+        inverse -= cross[:, None] * move
+
+
+def settle(theta, one, rounds=10):
+    """Look again from theta until nothing is gained: the value there, and whether a way was left.
+
+    At an optimum the slope D in Ψ = ΛΛᵀ has D Ψ = 0 and no negative eigenvalue. A negative one
+    shows the way off a boundary (or a saddle); a small singular value of Λ, the way onto it.
+    """
+    at = one.evaluate(theta)
+    slope, way, _ = lapack.dsyev(at.slope)
+    axis, length, _, _ = lapack.dgesdd(unfold(theta, one.q))
+    off = slope[0] < -sqrt(20 * one.n_groups * TOLERANCE)
+    if off:
+        push = sqrt(-slope[0] / one.n_groups) * way[:, :1]
+        start = np.hstack([axis * length, push])
+    elif SINGULAR < length[-1] < 1:
+        length[-1] = 0
+        start = axis * length
+    else:
+        return at, off
+    there = one.evaluate(lapack.dgeqrf(start.T)[0].T[lower(one.q)])
+    hope = at.criterion + 1 - there.criterion
+    if rounds and (off or hope + one.newton(there, sum(one.information(there))) > 0):
+        trial = minimise(there.theta, one)
+        # A boundary as good as the inside is the answer: what is left of Λ there is rounding.
+        worth = at.criterion + (0 if off else 100 * TOLERANCE)
+        if one.evaluate(trial).criterion < worth:
+            return settle(trial, one, rounds - 1)
+    return at, off
+
+
+def is_singular(theta, q):
+    return lapack.dgesdd(unfold(theta, q), compute_uv=0)[1][-1] <= SINGULAR
+
+
+def certainty(at, one):
+    """Whether the gradient is as good as zero, and whether theta is badly determined."""
+    expected, least = one.information(at)
+    bend = at.slope.ravel() @ bends(one.q)
+    sure = at.criterion < np.inf and abs(one.newton(at, expected + bend + least)) < 1e-6
+    return sure, lapack.dsyev(expected, compute_v=0)[0][0] < least[0, 0]

@@ -1,0 +1,325 @@
+"""Rotate the rows of a grouped data set, so that a fit costs groups × parameters.
+
+An orthogonal change of rows turns each group into q rows, and what is left within all groups
+together into p rows and one sum of squares. Nothing is squared on the way, so that no digits go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+from scipy.linalg import lapack
+
+ROUNDING = 50 * np.finfo(float).eps  # beside the largest y
+FEW_COLUMNS = 8  # below which a sparse matrix does not pay
+BLOCK = 32_768  # groups × replicates computed at once: what stays in the processor's cache
+
+
+@dataclass(frozen=True)
+class Design:
+    """X, Z and the groups after the rows have been rotated; see `reduce_design`.
+
+    ``X = Q @ R_x`` and ``Z = (scaled Z) @ R_z``: inside, neither units nor origin matter.
+    """
+
+    labels: np.ndarray  # (J,)
+    order: np.ndarray | slice  # of the rows, one group after another; all below is in it
+    basis: Basis
+    Q: np.ndarray  # (n, p), orthonormal
+    R_x: np.ndarray  # (p, p)
+    R_z: np.ndarray  # (q, q)
+    rows: np.ndarray  # (q, q + p, J): scaled Z and Q, side by side, in the rotated rows
+    Q_within: np.ndarray  # (n, w), orthonormal: what w columns of Q hold within groups
+    X_within: np.ndarray  # (w, p), diagonal: how much
+    df_within: int  # rows that neither X nor Z can reach
+    log_det: float  # of X'X
+
+    @cached_property
+    def XX_within(self):
+        return self.X_within.T @ self.X_within
+
+    @cached_property
+    def to_beta(self):
+        """R_x⁻¹"""
+        return lapack.dgesv(self.R_x, np.eye(len(self.R_x)))[2]
+
+    @cached_property
+    def to_re(self):
+        """R_z⁻¹"""
+        return lapack.dgesv(self.R_z, np.eye(len(self.R_z)))[2]
+
+    @cached_property
+    def products(self):
+        return Products(self.rows)
+
+    @cached_property
+    def sizes(self):
+        """Rows n, fixed effects p, random effects q, groups J."""
+        return *self.Q.shape, self.rows.shape[0], self.rows.shape[2]
+
+
+class Response(NamedTuple):
+    """The replicates of y in the rotated rows, with the least-squares fit taken out."""
+
+    start: np.ndarray  # (p, R): least-squares coefficients of y on Q
+    unit: np.ndarray  # (R,): root mean square of what is left, by which it is divided
+    rows: np.ndarray  # (q, J, R)
+    within: np.ndarray  # (w, R): y in the rows of X_within
+    Xy_within: np.ndarray  # (p, R)
+    ss_within: np.ndarray  # (R,): sum of squares that neither X nor Z can reach
+
+    def take(self, keep):
+        """Some of the replicates; of one that is named by its number, arrays without axis R."""
+        if isinstance(keep, (slice, int)):
+            return Response(*(part[..., keep] for part in self))
+        return Response(*(part.take(keep, axis=-1) for part in self))
+
+
+class Products:
+    """What the closed form for two random effects needs of Z and other columns, in rotated rows.
+
+    There V = I + GG' with G = ZΛ is 2 × 2, and V⁻¹ = (I + A'A) / D with A = adj(G) and
+    D = det V = 1 + |G|² + det(G)². As adj(ZΛ) = adj(Λ) adj(Z), a column x of a group is kept as
+    four numbers, x and t = adj(Z) x. Then x'V⁻¹x = (x'x + t' adj(Ψ) t) / D: but for 1/D a
+    polynomial in Λ, the same in each group, so that sums over groups are products of matrices.
+    """
+
+    def __init__(self, rows):
+        self.z11, self.z12, self.z22 = z11, z12, z22 = rows[0, 0], rows[0, 1], rows[1, 1]
+        self.Z = rows[0, :2].T.copy()  # (J, 2); the rotated Z is upper triangular
+        self.ZZ = np.array([z11 * z11, z11 * z12, z12 * z12 + z22 * z22, (z11 * z22) ** 2])
+        # (J, 3): what b², c² and (ac)² have to do with D
+        self.squares = np.array([z22 * z22, self.ZZ[2], self.ZZ[3]]).T.copy()
+        self.four = self.turn(rows[:, 2:])  # (4, c, J): x and t of each column
+        self.n_columns = rows.shape[1] - 2
+
+    def turn(self, x):
+        """The four numbers (4, …, J) of columns in the rotated rows (2, …, J)."""
+        return np.array([x[0], x[1], self.z22 * x[0] - self.z12 * x[1], self.z11 * x[1]])
+
+    def determinant(self, theta):
+        """D (J, …) at theta (3, …), as a sum of squares."""
+        a, b, c = theta
+        D = self.Z.dot(np.array([a, b]))
+        D *= D
+        D += self.squares.dot(np.array([b * b, c * c, (a * c) ** 2]))
+        D += 1
+        return D
+
+    @cached_property
+    def pairs(self):
+        """Of each two columns x·x, t₁t₁, t₁t₂ + t₂t₁ and t₂t₂, (4c², J)."""
+        pairs = self.four[:, :, None] * self.four[:, None]
+        pairs[0] += pairs[1]
+        pairs[1] = pairs[2]
+        pairs[2] = self.four[2][:, None] * self.four[3]
+        pairs[2] += pairs[2].swapaxes(0, 1).copy()
+        return pairs.reshape(-1, pairs.shape[-1])
+
+    @cached_property
+    def beside(self):
+        """What makes the same of these columns and the four numbers of another, (4c, 4J)."""
+        x1, x2, t1, t2 = self.four
+        out = np.zeros((4, self.n_columns, 4, len(self.z11)))
+        for k, i, x in ((0, 0, x1), (0, 1, x2), (1, 2, t1), (2, 2, t2), (2, 3, t1), (3, 3, t2)):
+            out[k, :, i] = x
+        return out.reshape(4 * self.n_columns, -1)
+
+    @cached_property
+    def columns(self):
+        """The four numbers of each group, one column after another, (4J, c)."""
+        return np.ascontiguousarray(np.hstack(self.four).T)
+
+
+@cache
+def upper(m):
+    """An upper triangle of ones, (m, m)."""
+    return np.triu(np.ones((m, m)))
+
+
+def orthonormal(M, name):
+    """M = Q R with orthonormal Q, or an error if a column adds nothing to those before it."""
+    length = np.sqrt(np.einsum("ij,ij->j", M, M))
+    QR, tau, _, _ = lapack.dgeqrf(M / np.where(length > 0, length, 1))
+    R = QR[: M.shape[1]] * upper(M.shape[1])
+    missing = (length == 0) | (np.abs(R.diagonal()) < 1e-11)
+    if missing.any():
+        raise ValueError(
+            f"{name} is rank-deficient: column {missing.argmax()} is a linear combination of the "
+            "columns before it (or all zero); drop it, or recode the variables"
+        )
+    return lapack.dorgqr(QR, tau)[0], R * length
+
+
+class Basis:
+    """Orthonormal basis (q, n) of each group's columns of Z, side by side for all groups.
+
+    The rows of a group follow each other; `starts` (J,) says where.
+    """
+
+    def __init__(self, Z, starts):
+        self.starts, self.counts = starts, np.append(starts[1:], len(Z)) - starts
+        self.columns, self.rank = np.empty(Z.shape[::-1]), 0
+        for k, column in enumerate(self.columns):
+            column[:] = Z[:, k]
+            before = self._sum(column * column)
+            for other in 2 * list(self.columns[:k]):  # Gram–Schmidt, done twice
+                column -= other * self._repeat(self._sum(other * column))
+            after = self._sum(column * column) if k else before
+            seen = after > 1e-20 * before  # a predictor that is constant in a group: no slope there
+            column *= self._repeat(seen / np.sqrt(np.where(seen, after, 1)))
+            self.rank += np.count_nonzero(seen)
+
+    def _sum(self, rows):
+        return np.add.reduceat(rows, self.starts, axis=-1)
+
+    def _repeat(self, groups):
+        return np.repeat(groups, self.counts, axis=-1)
+
+    @cached_property
+    def apart(self):
+        """The basis with columns for each group, (n, q·J)."""
+        (q, n), J = self.columns.shape, len(self.starts)
+        place = self._repeat(np.arange(J)) + J * np.arange(q)[:, None]
+        ends = np.arange(0, n * q + 1, q)
+        return sparse.csr_array((self.columns.T.ravel(), place.T.ravel(), ends), shape=(n, q * J))
+
+    def gather(self, M):
+        """The columns M (n, c) in the coordinates of each group, (q, J, c)."""
+        q, J = len(self.columns), len(self.starts)
+        if M.shape[1] <= FEW_COLUMNS:
+            return self._sum(self.columns[:, None] * M.T).swapaxes(1, 2)
+        return (self.apart.T @ M).reshape(q, J, -1)
+
+    def spread(self, rows):
+        """What has these coordinates (q, J, c), as rows (n, c)."""
+        if rows.shape[2] <= FEW_COLUMNS:
+            return np.einsum("kn,kcn->nc", self.columns, self._repeat(rows.swapaxes(1, 2)))
+        return self.apart @ rows.reshape(-1, rows.shape[2])
+
+
+def in_order(groups):
+    """An order of rows in which each group follows another, and where each starts in it."""
+    order = slice(None)
+    if not np.all(groups[1:] >= groups[:-1]):
+        order = np.argsort(groups, kind="stable")
+        groups = groups[order]
+    starts = np.flatnonzero(groups[1:] != groups[:-1]) + 1
+    return order, np.concatenate([[0], starts])
+
+
+def reduce_design(X, Z, groups):
+    """Rotate the rows of X and Z, group by group.
+
+    In each group the first q rotated rows span Z_j; the random effects do not reach the others.
+    Scaled as here, Z makes a standard deviation of Λ = 1 the one that is shrunk by half in an
+    average group.
+    """
+    order, starts = in_order(groups)
+    X, Z, groups = X[order], Z[order], groups[order]
+    (n, p), q, J = X.shape, Z.shape[1], len(starts)
+    check_sizes(n, p, q, J)
+    Q, R_x = orthonormal(X, "X")
+    log_det = 2 * np.log(np.abs(R_x.diagonal())).sum()
+    k = q if np.array_equal(X[:, :q], Z) else 0  # as often; then its basis begins that of X
+    Z, R_z = (Q[:, :q], R_x[:q, :q]) if k else orthonormal(Z, "Z")
+    Z, R_z = Z * np.sqrt(J), R_z / np.sqrt(J)
+    basis = Basis(Z, starts)
+    rows = basis.gather(np.hstack([Z, Q[:, k:]]))
+    Q_within, X_within = np.empty((n, 0)), np.empty((0, p))
+    left = Q[:, k:] - basis.spread(rows[..., q:]) if k < p else Q_within
+    if np.vdot(left, left) > 1e-24:
+        # Turn X once more, so that what only groups can tell of it stands apart: where groups
+        # differ a million times as much as their rows, it would drown in the rounding of the rest.
+        Q_within, triangle = np.linalg.qr(left)
+        ways, length, turn = np.linalg.svd(triangle)
+        told = length > 1e-10
+        Q_within, X_within = Q_within @ ways[:, told], np.eye(p)[k:][told] * length[told, None]
+        Q[:, k:] = Q[:, k:] @ turn.T
+        R_x[k:] = turn @ R_x[k:]
+        rows[..., q:] = rows[..., q:] @ turn.T
+    df_within = n - basis.rank - len(X_within)
+    if df_within <= 0:
+        raise ValueError(
+            "no residual degrees of freedom: X and the random effects together fit every row; "
+            "use fewer columns in X or Z, or more rows a group"
+        )
+    rows = np.concatenate([rows[..., :q], rows[..., :k] / np.sqrt(J), rows[..., q:]], axis=2)
+    rows = rows.swapaxes(1, 2).copy()
+    labels = groups[starts]
+    return Design(
+        labels, order, basis, Q, R_x, R_z, rows, Q_within, X_within, df_within, log_det
+    )  # fmt: skip
+
+
+def reduce_response(Y, design):
+    """Rotate the replicates Y (R, n) as the rows of the design."""
+    return joined([rotate(Y[i], design) for i in slices(len(Y), 4 * BLOCK // Y.shape[1])])
+
+
+def rotate(Y, design):
+    """`reduce_response` for a block of replicates."""
+    n, p, q, J = design.sizes
+    y = Y.T[design.order].copy(order="C")
+    start = design.Q.T @ y
+    y -= design.Q @ start
+    unit = np.sqrt(np.einsum("ir,ir->r", y, y) / n)
+    rounding = ROUNDING * np.abs(Y).max(axis=1)
+    check_left_over(unit, rounding, "the fixed effects fit y exactly, so that no variance is left")
+    rows = design.basis.gather(y)
+    y -= design.basis.spread(rows)
+    within = design.Q_within.T @ y
+    y -= design.Q_within @ within
+    ss_within = np.einsum("ir,ir->r", y, y)
+    left = np.sqrt(ss_within / design.df_within)
+    check_left_over(left, rounding, "each group's own fit is exact: the likelihood has no maximum")
+
+    # Once more, to take out the rounding of the first subtraction.
+    X = design.rows[:, q:].swapaxes(1, 2).reshape(-1, p)
+    rows = rows.reshape(q * J, -1)
+    step = X.T @ rows + design.X_within.T @ within
+    rows = ((rows - X @ step) / unit).reshape(q, J, -1)
+    within = (within - design.X_within @ step) / unit
+    Xy_within = design.X_within.T @ within
+    return Response(start + step, unit, rows, within, Xy_within, ss_within / unit**2)
+
+
+def slices(length, size):
+    """Slices of about equal size, at most `size`, that together make the length."""
+    n = max(1, -(-length // max(1, size)))
+    ends = [length * i // n for i in range(n + 1)]
+    return [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
+
+
+def joined(parts):
+    """One tuple of arrays out of several, along the last axis."""
+    if len(parts) == 1:
+        return parts[0]
+    return type(parts[0])(*(np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)))
+
+
+def check_sizes(n, p, q, n_groups):
+    if n_groups < 2:
+        raise ValueError(
+            f"groups has {n_groups} group; a variance between groups needs at least 2: "
+            "check the grouping column, or fit ordinary least squares"
+        )
+    if n <= p:
+        raise ValueError(f"X has {p} columns for {n} rows: no residual degrees of freedom are left")
+    if n <= n_groups * q:
+        raise ValueError(
+            f"{n_groups} groups × {q} random effects make {n_groups * q} random effects for {n} "
+            "rows: they cannot be told from the residuals; use fewer columns in Z or more rows"
+        )
+
+
+def check_left_over(left, rounding, message):
+    """Stop where what is left of y is no more than rounding."""
+    gone = left <= rounding
+    if gone.any():
+        where = f" (replicate {gone.argmax()})" if len(left) > 1 else ""
+        raise ValueError(f"{message}{where}; check that y is measured with error")
