@@ -35,7 +35,7 @@ from helpers.reml_reduce import Design, reduce_design, reduce_response, slices
 
 THREADS = 1 if sys.platform == "emscripten" else 2
 WORTH_A_THREAD = 131_072  # groups × replicates; with less, threads mostly wait for each other
-BATCH = 262_144  # groups × replicates that one thread holds at once
+BATCH = 524_288  # groups × replicates that one thread holds at once
 
 
 @dataclass(frozen=True, repr=False)

@@ -99,12 +99,9 @@ class Many:
         """What to count on where the information is nil."""
         return least_curvature((theta**2).sum(axis=0), self.design.sizes[3])
 
-    def promise(self, theta, point, hessian=None):
-        """Twice what a Newton step would take off the criterion."""
-        gradient = gradient_of(theta, point)
-        hessian = self.information(theta) if hessian is None else hessian
-        inverse = inverse_of(hessian, self.least(theta))
-        return np.einsum("ar,abr,br->r", gradient, inverse, gradient)
+    def inverse(self, theta):
+        """Inverse of the information, where it is nil with what to count on."""
+        return inverse_of(self.information(theta), self.least(theta))
 
 
 def evaluate_any(theta, design, response, reml):
@@ -236,11 +233,11 @@ def moments(design, response):
     sigma2 = response.ss_within / design.df_within
     observed = np.einsum("ljr,mjr->lmr", Zr, Zr / sigma2).reshape(q * q, -1)
     system = (S * weight @ S.T).reshape(q, q, q, q).swapaxes(1, 2).reshape(q * q, q * q)
-    system.flat[:: q * q + 1] *= 1 + 1e-10  # where groups are all alike, it is singular
-    psi = np.linalg.solve(system, observed - (S @ weight)[:, None]).T.reshape(-1, q, q)
-    value, vector = np.linalg.eigh(psi)
-    least = np.maximum(0.1, 1e-9 * value[:, -1:])
-    root = vector * np.sqrt(np.maximum(value, least))[:, None]
+    psi = np.linalg.lstsq(system, observed - (S @ weight)[:, None])[0]
+    value, vector = np.linalg.eigh(psi.T.reshape(-1, q, q))
+    root = vector * np.sqrt(np.maximum(value, 0.1))[:, None]
+    if value.max() > 1e12:  # whose square root squared would lose the others
+        return triangle(root)[:, *lower(q)].T
     return np.linalg.cholesky(root @ root.swapaxes(1, 2))[:, *lower(q)].T
 
 
@@ -260,7 +257,7 @@ def minimise(theta, many):
     active, step = np.arange(theta.shape[1]), np.ones(theta.shape[1])
     if len(active) > FEW:
         value, gradient = many.value_and_gradient(theta)
-        inverse = inverse_of(many.information(theta), many.least(theta))
+        inverse = many.inverse(theta)
     for iteration in range(MOST_STEPS):
         if len(active) <= FEW:
             for i, k in enumerate(active):
@@ -306,12 +303,11 @@ def judge(value, new_value, change):
 
 
 def inverse_of(hessian, ridge):
-    """Inverse of a positive definite (m, m, R) with a ridge; nan where it is not."""
+    """Inverse of a positive definite matrix (m, m, R) with a ridge."""
     diagonal(hessian)[:] += ridge
     if len(hessian) > 4:
         return np.linalg.inv(hessian.T).T
-    with np.errstate(invalid="ignore"):
-        L = cholesky(hessian)
+    L = cholesky(hessian)
     root = solve(L, np.broadcast_to(np.eye(len(L))[..., None], L.shape))
     return np.einsum("kar,kbr->abr", root, root)
 
@@ -334,13 +330,14 @@ def look_again(theta, point, design):
     shows the way off a boundary (or a saddle); a small singular value of Λ, the way onto it.
     """
     _, _, q, J = design.sizes
-    slope, way = np.linalg.eigh(np.moveaxis(point.slope, -1, 0))
-    axis, length, _ = np.linalg.svd(np.moveaxis(unfold(theta, q), -1, 0))
-    off = slope[:, 0] < -np.sqrt(20 * J * TOLERANCE)
+    axis, length, _ = np.linalg.svd(unfold(theta, q).transpose(2, 0, 1))
+    off = ~is_positive(point.slope, np.sqrt(20 * J * TOLERANCE))
     on = ~off & (length[:, -1] > SINGULAR) & (length[:, -1] < 1)
     length[on, -1] = 0
-    push = np.where(off, np.sqrt(np.abs(slope[:, 0]) / J), 0)[:, None] * way[:, :, 0]
-    start = np.concatenate([axis * length[:, None, :], push[:, :, None]], axis=2)
+    push = np.zeros((len(off), q, 1))
+    slope, way = np.linalg.eigh(point.slope[..., off].T)
+    push[off] = np.sqrt(np.abs(slope[:, :1, None]) / J) * way[..., :1]
+    start = np.concatenate([axis * length[:, None, :], push], axis=2)
     return triangle(start)[:, *lower(q)].T, off, on
 
 
@@ -353,7 +350,8 @@ def settle(theta, many, rounds=10):
         start, part = start[:, again], many.take(again)
         there = part.evaluate(start)
         rise = there.criterion - point.criterion[again]
-        hopeful = np.flatnonzero(off[again] | (rise < 1 + part.promise(start, there)))
+        promise = newton(gradient_of(start, there), part.inverse(start))
+        hopeful = np.flatnonzero(off[again] | (rise < 1 + promise))
         again, start, part = again[hopeful], start[:, hopeful], part.take(hopeful)
     if again.size and rounds:
         trial = minimise(start, part)
@@ -367,13 +365,29 @@ def settle(theta, many, rounds=10):
     return theta, point, off
 
 
+def is_positive(A, ridge):
+    """Whether matrices (m, m, R) with a ridge are positive definite."""
+    A = A.copy()
+    diagonal(A)[:] += ridge
+    if len(A) > 4:
+        return np.linalg.eigvalsh(A.T)[:, 0] > 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (diagonal(cholesky(A)) > 0).all(axis=0)
+
+
+def newton(gradient, inverse):
+    """Twice what a Newton step would take off the criterion."""
+    return np.einsum("ar,abr,br->r", gradient, inverse, gradient)
+
+
 def certainty(theta, point, many):
     """Whether the gradient at theta is as good as zero, and whether theta is badly determined."""
-    q, hessian = len(point.slope), many.information(theta)
-    least = np.linalg.eigvalsh(hessian.T)[:, 0]
-    bend = np.einsum("xr,axb->abr", point.slope.reshape(q * q, -1), bends(q))
-    sure = np.abs(many.promise(theta, point, hessian + bend)) < 1e-6
-    return sure, least < many.least(theta)
+    q, hessian, ridge = len(point.slope), many.information(theta), many.least(theta)
+    flat = ~is_positive(hessian, -ridge)
+    hessian += np.einsum("xr,axb->abr", point.slope.reshape(q * q, -1), bends(q))
+    diagonal(hessian)[:] += ridge
+    inverse = np.linalg.inv(hessian.T).T  # which need not be positive definite
+    return np.abs(newton(gradient_of(theta, point), inverse)) < 1e-6, flat
 
 
 def optimum(design, response, reml):
@@ -421,6 +435,8 @@ def one_after_another(design, response, reml):
 
 def beside(arrays):
     """Arrays of one shape, joined along a new last axis."""
+    if len(arrays) == 1:
+        return np.asarray(arrays[0])[..., None]
     joined = np.array(arrays)
     return joined.transpose(*range(1, joined.ndim), 0)
 

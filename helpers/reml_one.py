@@ -324,10 +324,10 @@ def moments(one):
     Zr = np.einsum("klj,kj->lj", Z, y)
     excess = (Zr * weight @ Zr.T).ravel() * (one.df_within / one.ss_within) - S @ weight
     system = (S * weight @ S.T).reshape(q, q, q, q).swapaxes(1, 2).reshape(q * q, q * q)
-    system.flat[:: q * q + 1] *= 1 + 1e-10  # where groups are all alike, it is singular
-    value, vector, _ = lapack.dsyev(lapack.dgesv(system, excess)[2].reshape(q, q))
-    root = vector * np.sqrt(np.maximum(value, max(0.1, 1e-9 * value[-1])))
-    return lapack.dpotrf(root @ root.T, lower=1)[0][lower(q)]
+    system.flat[:: q * q + 1] += 1e-12 * system.trace()  # it is singular where groups are all alike
+    value, vector, _ = lapack.dsyev(lapack.dposv(system, excess)[1].reshape(q, q))
+    root = vector * np.sqrt(np.maximum(value, 0.1))
+    return lapack.dgeqrf(root.T)[0].T[lower(q)]
 
 
 def minimise(theta, one):
