@@ -105,7 +105,7 @@ class Many:
 
 
 def evaluate_any(theta, design, response, reml):
-    """`evaluate` for any number of random effects."""
+    """`Many.evaluate` for any number of random effects."""
     n, p, q, _ = design.sizes
     df = n - p if reml else n
     V_factor, white = divide(theta, design.rows)
@@ -132,9 +132,9 @@ def evaluate_any(theta, design, response, reml):
 
 def coefficients(XX, Xy):
     """L of XX = LLᵀ (p, p, R), L⁻¹, and XX⁻¹ Xy."""
-    p = len(XX)
+    p, _, R = XX.shape
     L = cholesky(XX)
-    right = np.empty((p, p + 1, *XX.shape[2:]))
+    right = np.empty((p, p + 1, R))
     right.T[:] = np.eye(p + 1, p)
     right[:, p] = Xy
     left = solve(L, right)
@@ -149,7 +149,7 @@ def rss_within(beta, design, response):
 
 
 def evaluate_pair(theta, design, response, reml):
-    """`evaluate` for q = 2, in closed form; see `reml_reduce.Products`."""
+    """`Many.evaluate` for q = 2, in closed form; see `reml_reduce.Products`."""
     (n, p, _, J), products, (a, b, c) = design.sizes, design.products, theta
     df, R = n - p if reml else n, theta.shape[1]
     D = products.determinant(theta)
@@ -229,7 +229,7 @@ def moments(design, response):
     Z = design.rows[:, :q]
     S = np.einsum("klj,kmj->lmj", Z, Z).reshape(q * q, -1)
     weight = 1 / (1 + S[:: q + 1].sum(axis=0) / q) ** 2
-    Zr = np.einsum("klj,kjr->ljr", Z * np.sqrt(weight), response.rows[:q])
+    Zr = np.einsum("klj,kjr->ljr", Z * np.sqrt(weight), response.rows)
     sigma2 = response.ss_within / design.df_within
     observed = np.einsum("ljr,mjr->lmr", Zr, Zr / sigma2).reshape(q * q, -1)
     system = (S * weight @ S.T).reshape(q, q, q, q).swapaxes(1, 2).reshape(q * q, q * q)
@@ -437,11 +437,12 @@ def beside(arrays):
     """Arrays of one shape, joined along a new last axis."""
     if len(arrays) == 1:
         return np.asarray(arrays[0])[..., None]
-    joined = np.array(arrays)
-    return joined.transpose(*range(1, joined.ndim), 0)
+    together = np.array(arrays)
+    return together.transpose(*range(1, together.ndim), 0)
 
 
 def few_groups(design):
+    """Whether a second valley is likely enough to be looked for always."""
     q, n_groups = design.sizes[2:]
     return n_groups < FEW_GROUPS * max(1, q - 1)
 

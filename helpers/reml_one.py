@@ -398,6 +398,7 @@ def settle(theta, one, rounds=10):
 
 
 def is_singular(theta, q):
+    """Whether the least standard deviation of Λ in any direction is as good as zero."""
     return lapack.dgesdd(unfold(theta, q), compute_uv=0)[1][-1] <= SINGULAR
 
 

@@ -15,7 +15,7 @@ from scipy import sparse
 from scipy.linalg import lapack
 
 ROUNDING = 50 * np.finfo(float).eps  # beside the largest y
-FEW_COLUMNS = 8  # below which a sparse matrix does not pay
+FEW_COLUMNS = 8  # up to which a sparse matrix does not pay
 BLOCK = 32_768  # groups × replicates computed at once: what stays in the processor's cache
 
 
