@@ -159,8 +159,8 @@ def evaluate_pair(theta, design, response, reml):
     AA = np.ones((4, R))  # 1, and adj(Ψ)
     AA[1:] = b * b + c * c, -a * b, a * a
 
-    parts = (products.pairs @ over_D).reshape(4, p * p, R)
-    XX = (AA[:, None] * parts).sum(axis=0).reshape(p, p, R)
+    parts = (products.pairs @ over_D).reshape(p * p, 4, R)
+    XX = (AA * parts).sum(axis=1).reshape(p, p, R)
     XX.T[:] += design.XX_within
     Xy = (products.beside @ (response.rows * over_D).reshape(4 * J, R)).reshape(4, p, R)
     Xy = (AA[:, None] * Xy).sum(axis=0) + response.Xy_within
@@ -184,8 +184,8 @@ def evaluate_pair(theta, design, response, reml):
     if reml:
         criterion += 2 * np.log(L.diagonal()).sum(axis=-1)
         inverse = (root[:, :, None] * root[:, None]).sum(axis=0).reshape(p * p, R)
-        form += (products.pairs.T @ (AA[:, None] * inverse).reshape(4 * p * p, R)) * over_D
-        half = (parts[1:] * inverse).sum(axis=1)
+        form += (products.pairs.T @ (AA * inverse[:, None]).reshape(4 * p * p, R)) * over_D
+        half = (parts[:, 1:] * inverse[:, None]).sum(axis=0)
         half[1] /= 2
         turned += half
     form -= 1
@@ -233,12 +233,15 @@ def moments(design, response):
     sigma2 = response.ss_within / design.df_within
     observed = np.einsum("ljr,mjr->lmr", Zr, Zr / sigma2).reshape(q * q, -1)
     system = (S * weight @ S.T).reshape(q, q, q, q).swapaxes(1, 2).reshape(q * q, q * q)
-    psi = np.linalg.lstsq(system, observed - (S @ weight)[:, None])[0]
-    value, vector = np.linalg.eigh(psi.T.reshape(-1, q, q))
+    psi = np.linalg.lstsq(system, observed - (S @ weight)[:, None])[0].reshape(q, q, -1)
+    # Where an eigenvalue is too small, or so large that a Cholesky factor would lose the others:
+    poor = ~is_positive(psi, -0.1) | (psi.max(axis=(0, 1)) > 1e12)
+    value, vector = np.linalg.eigh(psi[..., poor].T)
     root = vector * np.sqrt(np.maximum(value, 0.1))[:, None]
-    if value.max() > 1e12:  # whose square root squared would lose the others
-        return triangle(root)[:, *lower(q)].T
-    return np.linalg.cholesky(root @ root.swapaxes(1, 2))[:, *lower(q)].T
+    psi.T[poor] = np.eye(q)
+    theta = cholesky(psi)[lower(q)]
+    theta[:, poor] = triangle(root)[:, *lower(q)].T
+    return theta
 
 
 def gradient_of(theta, point):
@@ -330,39 +333,50 @@ def look_again(theta, point, design):
     shows the way off a boundary (or a saddle); a small singular value of Λ, the way onto it.
     """
     _, _, q, J = design.sizes
-    axis, length, _ = np.linalg.svd(unfold(theta, q).transpose(2, 0, 1))
     off = ~is_positive(point.slope, np.sqrt(20 * J * TOLERANCE))
+    near = np.flatnonzero(off | (shortest(theta, q) < 1))
+    axis, length, _ = np.linalg.svd(unfold(theta[:, near], q).transpose(2, 0, 1))
+    off = off[near]
     on = ~off & (length[:, -1] > SINGULAR) & (length[:, -1] < 1)
     length[on, -1] = 0
     push = np.zeros((len(off), q, 1))
-    slope, way = np.linalg.eigh(point.slope[..., off].T)
+    slope, way = np.linalg.eigh(point.slope[..., near[off]].T)
     push[off] = np.sqrt(np.abs(slope[:, :1, None]) / J) * way[..., :1]
-    start = np.concatenate([axis * length[:, None, :], push], axis=2)
-    return triangle(start)[:, *lower(q)].T, off, on
+    start = np.concatenate([axis * length[:, None, :], push], axis=2)[off | on]
+    return near[off | on], triangle(start)[:, *lower(q)].T, off[off | on]
+
+
+def shortest(theta, q):
+    """A lower bound of the singular values of Λ, from its determinant and its norm."""
+    det = np.abs(diagonal(unfold(theta, q)).prod(axis=0))
+    square = np.maximum((theta**2).sum(axis=0), 1e-300)
+    return det * ((q - 1) / square) ** ((q - 1) / 2)
 
 
 def settle(theta, many, rounds=10):
     """Look again from theta until nothing is gained: (theta, its point, whether a way was left)."""
     point = many.evaluate(theta)
-    start, off, on = look_again(theta, point, many.design)
-    again = np.flatnonzero(off | on)
+    again, start, off = look_again(theta, point, many.design)
+    left = np.zeros(theta.shape[1], dtype=bool)
+    left[again] = off
     if again.size:
-        start, part = start[:, again], many.take(again)
+        part = many.take(again)
         there = part.evaluate(start)
         rise = there.criterion - point.criterion[again]
-        promise = newton(gradient_of(start, there), part.inverse(start))
-        hopeful = np.flatnonzero(off[again] | (rise < 1 + promise))
-        again, start, part = again[hopeful], start[:, hopeful], part.take(hopeful)
+        promise = newton(gradient_of(start, there), many.inverse(start))
+        hopeful = np.flatnonzero(off | (rise < 1 + promise))
+        again, start, off = again[hopeful], start[:, hopeful], off[hopeful]
+        part = part.take(hopeful)
     if again.size and rounds:
         trial = minimise(start, part)
         value = part.evaluate(trial).criterion
         # A boundary as good as the inside is the answer: what is left of Λ there is rounding.
-        better = value < point.criterion[again] + np.where(on[again], 100, 0) * TOLERANCE
+        better = value < point.criterion[again] + np.where(off, 0, 100) * TOLERANCE
         if better.any():
             moved, part = again[better], part.take(np.flatnonzero(better))
-            theta[:, moved], there, off[moved] = settle(trial[:, better], part, rounds - 1)
+            theta[:, moved], there, left[moved] = settle(trial[:, better], part, rounds - 1)
             point.put(moved, there)
-    return theta, point, off
+    return theta, point, left
 
 
 def is_positive(A, ridge):
@@ -411,8 +425,11 @@ def optimum(design, response, reml):
             theta[:, moved], there, off[moved] = settle(trial[:, better], part)
             point.put(moved, there)
             sure[moved], _ = certainty(theta[:, moved], there, part)
-    length = np.linalg.svd(unfold(theta, len(point.slope)).T, compute_uv=False)
-    return theta, point, sure & ~off, length[:, -1] <= SINGULAR
+    q = design.sizes[2]
+    singular = shortest(theta, q) <= SINGULAR
+    length = np.linalg.svd(unfold(theta[:, singular], q).T, compute_uv=False)
+    singular[singular] = length[:, -1] <= SINGULAR
+    return theta, point, sure & ~off, singular
 
 
 def one_after_another(design, response, reml):

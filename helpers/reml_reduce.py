@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, cached_property
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -91,9 +92,10 @@ class Products:
     def __init__(self, rows):
         self.z11, self.z12, self.z22 = z11, z12, z22 = rows[0, 0], rows[0, 1], rows[1, 1]
         self.Z = rows[0, :2].T.copy()  # (J, 2); the rotated Z is upper triangular
-        self.ZZ = np.array([z11 * z11, z11 * z12, z12 * z12 + z22 * z22, (z11 * z22) ** 2])
-        # (J, 3): what b², c² and (ac)² have to do with D
-        self.squares = np.array([z22 * z22, self.ZZ[2], self.ZZ[3]]).T.copy()
+        square, one = z22 * z22, np.ones(len(z22))
+        ZZ = np.array([z11 * z11, z11 * z12, z12 * z12 + square, z11 * z11 * square, square, one])
+        self.ZZ = ZZ[:4]  # entries 11, 12 and 22 of Z'Z, and its determinant
+        self.squares = ZZ[2:].T.copy()  # (J, 4): what c², (ac)², b² and 1 have to do with D
         self.four = self.turn(rows[:, 2:])  # (4, c, J): x and t of each column
         self.n_columns = rows.shape[1] - 2
 
@@ -102,22 +104,22 @@ class Products:
         return np.array([x[0], x[1], self.z22 * x[0] - self.z12 * x[1], self.z11 * x[1]])
 
     def determinant(self, theta):
-        """D (J, …) at theta (3, …), as a sum of squares."""
+        """D (J, …) at theta = (a, b, c), numbers or arrays (…), as a sum of squares."""
         a, b, c = theta
         D = self.Z.dot(np.array([a, b]))
         D *= D
-        D += self.squares.dot(np.array([b * b, c * c, (a * c) ** 2]))
-        D += 1
+        D += self.squares.dot(np.array([c * c, (a * c) ** 2, b * b, a**0]))
         return D
 
     @cached_property
     def pairs(self):
         """Of each two columns x·x, t₁t₁, t₁t₂ + t₂t₁ and t₂t₂, (4c², J)."""
-        pairs = self.four[:, :, None] * self.four[:, None]
-        pairs[0] += pairs[1]
-        pairs[1] = pairs[2]
-        pairs[2] = self.four[2][:, None] * self.four[3]
-        pairs[2] += pairs[2].swapaxes(0, 1).copy()
+        four = self.four.swapaxes(0, 1)
+        pairs = four[:, None] * four
+        pairs[:, :, 0] += pairs[:, :, 1]
+        pairs[:, :, 1] = pairs[:, :, 2]
+        pairs[:, :, 2] = four[:, None, 2] * four[:, 3]
+        pairs[:, :, 2] += pairs[:, :, 2].swapaxes(0, 1).copy()
         return pairs.reshape(-1, pairs.shape[-1])
 
     @cached_property
@@ -143,16 +145,15 @@ def upper(m):
 
 def orthonormal(M, name):
     """M = Q R with orthonormal Q, or an error if a column adds nothing to those before it."""
-    length = np.sqrt(np.einsum("ij,ij->j", M, M))
-    QR, tau, _, _ = lapack.dgeqrf(M / np.where(length > 0, length, 1))
+    QR, tau, _, _ = lapack.dgeqrf(M)
     R = QR[: M.shape[1]] * upper(M.shape[1])
-    missing = (length == 0) | (np.abs(R.diagonal()) < 1e-11)
+    missing = np.abs(R.diagonal()) <= 1e-11 * np.sqrt((R * R).sum(axis=0))
     if missing.any():
         raise ValueError(
             f"{name} is rank-deficient: column {missing.argmax()} is a linear combination of the "
             "columns before it (or all zero); drop it, or recode the variables"
         )
-    return lapack.dorgqr(QR, tau)[0], R * length
+    return lapack.dorgqr(QR, tau)[0], R
 
 
 class Basis:
@@ -166,19 +167,22 @@ class Basis:
         self.columns, self.rank = np.empty(Z.shape[::-1]), 0
         for k, column in enumerate(self.columns):
             column[:] = Z[:, k]
-            before = self._sum(column * column)
-            for other in 2 * list(self.columns[:k]):  # Gram–Schmidt, done twice
-                column -= other * self._repeat(self._sum(other * column))
-            after = self._sum(column * column) if k else before
-            seen = after > 1e-20 * before  # a predictor that is constant in a group: no slope there
-            column *= self._repeat(seen / np.sqrt(np.where(seen, after, 1)))
-            self.rank += np.count_nonzero(seen)
+            before = left = self._sum(column * column)
+            for _ in range(2 if k else 0):  # Gram–Schmidt, once more where little is left
+                for other in self.columns[:k]:
+                    column -= other * self._repeat(self._sum(other * column))
+                whole, left = left, self._sum(column * column)
+                if (left > whole / 100).all():
+                    break
+            seen = left > 1e-20 * before  # a predictor that is constant in a group: no slope there
+            column *= self._repeat(seen / np.sqrt(np.where(seen, left, 1)))
+            self.rank += int(seen.sum())
 
     def _sum(self, rows):
         return np.add.reduceat(rows, self.starts, axis=-1)
 
     def _repeat(self, groups):
-        return np.repeat(groups, self.counts, axis=-1)
+        return groups.repeat(self.counts, axis=-1)
 
     @cached_property
     def apart(self):
@@ -225,11 +229,12 @@ def reduce_design(X, Z, groups):
     check_sizes(n, p, q, J)
     Q, R_x = orthonormal(X, "X")
     log_det = 2 * np.log(np.abs(R_x.diagonal())).sum()
-    k = q if np.array_equal(X[:, :q], Z) else 0  # as often; then its basis begins that of X
+    # As often, Z begins X; then its basis begins that of X.
+    k = q if q <= p and (X[:, :q] == Z).all() else 0
     Z, R_z = (Q[:, :q], R_x[:q, :q]) if k else orthonormal(Z, "Z")
-    Z, R_z = Z * np.sqrt(J), R_z / np.sqrt(J)
+    Z, R_z = Z * sqrt(J), R_z / sqrt(J)
     basis = Basis(Z, starts)
-    rows = basis.gather(np.hstack([Z, Q[:, k:]]))
+    rows = basis.gather(np.hstack([Z, Q[:, k:]]) if k < p else Z)
     Q_within, X_within = np.empty((n, 0)), np.empty((0, p))
     left = Q[:, k:] - basis.spread(rows[..., q:]) if k < p else Q_within
     if np.vdot(left, left) > 1e-24:
@@ -248,8 +253,8 @@ def reduce_design(X, Z, groups):
             "no residual degrees of freedom: X and the random effects together fit every row; "
             "use fewer columns in X or Z, or more rows a group"
         )
-    rows = np.concatenate([rows[..., :q], rows[..., :k] / np.sqrt(J), rows[..., q:]], axis=2)
-    rows = rows.swapaxes(1, 2).copy()
+    rows = rows.swapaxes(1, 2)
+    rows = np.concatenate([rows[:, :q], rows[:, :k] / sqrt(J), rows[:, q:]], axis=1)
     labels = groups[starts]
     return Design(
         labels, order, basis, Q, R_x, R_z, rows, Q_within, X_within, df_within, log_det
@@ -273,7 +278,8 @@ def rotate(Y, design):
     rows = design.basis.gather(y)
     y -= design.basis.spread(rows)
     within = design.Q_within.T @ y
-    y -= design.Q_within @ within
+    if len(within):
+        y -= design.Q_within @ within
     ss_within = np.einsum("ir,ir->r", y, y)
     left = np.sqrt(ss_within / design.df_within)
     check_left_over(left, rounding, "each group's own fit is exact: the likelihood has no maximum")
@@ -290,6 +296,8 @@ def rotate(Y, design):
 
 def slices(length, size):
     """Slices of about equal size, at most `size`, that together make the length."""
+    if 0 < length <= size:
+        return [slice(0, length)]
     n = max(1, -(-length // max(1, size)))
     ends = [length * i // n for i in range(n + 1)]
     return [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
