@@ -106,7 +106,7 @@ class Fits:
 
     @cached_property
     def random_effects(self):
-        """b̂_j = Ψ Z_j' V_j⁻¹ (y_j − X_j β̂)."""
+        """b̂_j = Ψ Z_j' W_j⁻¹ (y_j − X_j β̂)."""
         _, _, q, J = self._design.sizes
         modes = np.empty((len(self), J, q))
         for part in slices(len(self), BATCH // J):

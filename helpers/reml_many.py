@@ -45,7 +45,7 @@ class Point(NamedTuple):
     criterion: np.ndarray  # (R,)
     beta: np.ndarray  # (p, R): coefficients on Q, of y in its unit and less its start
     scale: np.ndarray  # (R,): σ² in the unit of y
-    root_beta: np.ndarray  # (p, p, R): L⁻¹, where LLᵀ = Q' V⁻¹ Q
+    root_beta: np.ndarray  # (p, p, R): L⁻¹, where LLᵀ = Q' W⁻¹ Q
     slope: np.ndarray  # (q, q, R): derivative of the criterion in Ψ = ΛΛᵀ
 
     def put(self, where, other):
@@ -108,9 +108,9 @@ def evaluate_any(theta, design, response, reml):
     """`Many.evaluate` for any number of random effects."""
     n, p, q, _ = design.sizes
     df = n - p if reml else n
-    V_factor, white = divide(theta, design.rows)
-    log_det = 2 * np.log(np.abs(diagonal(V_factor)).prod(axis=0)).sum(axis=0)
-    Z, X, y = white[:, :q], white[:, q:], solve(V_factor, response.rows)
+    W_factor, white = divide(theta, design.rows)
+    log_det = 2 * np.log(np.abs(diagonal(W_factor)).prod(axis=0)).sum(axis=0)
+    Z, X, y = white[:, :q], white[:, q:], solve(W_factor, response.rows)
 
     XX = np.einsum("kajr,kbjr->abr", X, X)
     XX.T[:] += design.XX_within
@@ -168,7 +168,7 @@ def evaluate_pair(theta, design, response, reml):
 
     r1, r2, t1, t2 = response.rows - (products.columns @ beta).reshape(4, J, R)
     tt = np.array([t1 * t1, t1 * t2, t2 * t2])
-    form = a * t2 - b * t1  # r'V⁻¹r, in the end
+    form = a * t2 - b * t1  # r'W⁻¹r, in the end
     form *= form
     form += c * c * tt[0]
     form += r1 * r1
@@ -198,7 +198,7 @@ def evaluate_pair(theta, design, response, reml):
 
 
 def precision(theta, design):
-    """H = Z_j' V_j⁻¹ Z_j: what the groups' data say of their random effects.
+    """H = Z_j' W_j⁻¹ Z_j: what the groups' data say of their random effects.
 
     Its lower triangle (q(q+1)/2, J, R), column by column.
     """
@@ -214,11 +214,11 @@ def precision(theta, design):
 
 
 def score_of_groups(theta, design, response, reml):
-    """Z_j' V_j⁻¹ (y_j − X_j β) of each group, (q, J, R)."""
+    """Z_j' W_j⁻¹ (y_j − X_j β) of each group, (q, J, R)."""
     q = design.sizes[2]
-    V_factor, white = divide(theta, design.rows)
+    W_factor, white = divide(theta, design.rows)
     beta = Many.of(design, response, reml).evaluate(theta).beta
-    residual = solve(V_factor, response.rows)
+    residual = solve(W_factor, response.rows)
     residual -= np.einsum("kajr,ar->kjr", white[:, q:], beta)
     return np.einsum("kljr,kjr->ljr", white[:, :q], residual)
 

@@ -1,12 +1,12 @@
 """The criterion of one data set and its minimum: the mathematics of `reml`, plainly.
 
-Let y be one more column of X, and V = I + ZΨZ' with Ψ = ΛΛᵀ. Two factorisations tell all:
+Let y be one more column of X, and W = I + ZΨZ' with Ψ = ΛΛᵀ. Two factorisations tell all:
 
-    [X y]' V⁻¹ [X y] = LLᵀ      −2 log-likelihood = constant + log|V| + 2 Σ wᵢ log Lᵢᵢ
+    [X y]' W⁻¹ [X y] = LLᵀ      −2 log-likelihood = constant + log|W| + 2 Σ wᵢ log Lᵢᵢ
 
 The last entry on the diagonal of L is the root of the residual sum of squares; its weight w is the
-degrees of freedom. The others make |X'V⁻¹X|; their weight is 1 for REML and 0 for ML. With
-U = diag(√w) L⁻¹ [X y]', the derivative in Ψ is  D = Z'V⁻¹Z − Z'V⁻¹U'UV⁻¹Z, summed over groups.
+degrees of freedom. The others make |X'W⁻¹X|; their weight is 1 for REML and 0 for ML. With
+U = diag(√w) L⁻¹ [X y]', the derivative in Ψ is  D = Z'W⁻¹Z − Z'W⁻¹U'UW⁻¹Z, summed over groups.
 
 The search starts from moments, takes quasi-Newton steps, and then looks from the boundary in both
 directions: is there a way down off it, and is it as good on it?
@@ -87,7 +87,7 @@ def bends(q):
     return (product + product.transpose(3, 1, 2, 0)).reshape(len(product), q * q, -1)
 
 
-# ---------------------------------------------------------------------------- V of each group
+# ---------------------------------------------------------------------------- W of each group
 
 
 def cholesky(A):
@@ -122,31 +122,31 @@ def diagonal(A):
 
 
 def divide(theta, rows):
-    """Cholesky factors of V_j = I + Z_j Ψ Z_j', and the rows (q, c, J) divided by them.
+    """Cholesky factors of W_j = I + Z_j Ψ Z_j', and the rows (q, c, J) divided by them.
 
     Z_j is the first q columns. With theta (m, R) for R replicates both end with their axis.
     """
     q = len(rows)
     G = np.einsum("klj,lm...->kmj...", rows[:, :q], unfold(theta, q))
-    V = np.einsum("kmj...,lmj...->klj...", G, G)
-    diagonal(V)[:] += 1
-    if V.max() < LARGE:
-        V_factor = cholesky(V)
+    W = np.einsum("kmj...,lmj...->klj...", G, G)
+    diagonal(W)[:] += 1
+    if W.max() < LARGE:
+        W_factor = cholesky(W)
     else:  # without the squares
         root = G.T.swapaxes(-1, -2)
         one = np.broadcast_to(np.eye(q), root.shape)
-        V_factor = triangle(np.concatenate([root, one], axis=-1)).swapaxes(-1, -2).T
+        W_factor = triangle(np.concatenate([root, one], axis=-1)).swapaxes(-1, -2).T
     rows = rows.reshape(rows.shape + (1,) * (theta.ndim - 1))
-    return V_factor, solve(V_factor, np.broadcast_to(rows, rows.shape[:3] + theta.shape[1:]))
+    return W_factor, solve(W_factor, np.broadcast_to(rows, rows.shape[:3] + theta.shape[1:]))
 
 
 class White:
-    """Z and [X y] of each group divided by a Cholesky factor of its V."""
+    """Z and [X y] of each group divided by a Cholesky factor of its W."""
 
     def __init__(self, theta, rows):
         q, _, J = rows.shape
-        V_factor, white = divide(theta, rows)
-        self.log_det = 2 * np.log(np.abs(diagonal(V_factor))).sum()
+        W_factor, white = divide(theta, rows)
+        self.log_det = 2 * np.log(np.abs(diagonal(W_factor))).sum()
         self.Z, self.C = white[:, :q], white[:, q:]
         C = self.C.swapaxes(0, 1).reshape(-1, q * J)
         self.sums = C @ C.T
@@ -158,7 +158,7 @@ class White:
         return (np.einsum("klj,kmj->lm", self.Z, self.Z) - U @ U.T).ravel()
 
     def precision(self):
-        """Z_j' V_j⁻¹ Z_j, its lower triangle (q(q+1)/2, J)."""
+        """Z_j' W_j⁻¹ Z_j, its lower triangle (q(q+1)/2, J)."""
         return np.einsum("klj,kmj->lmj", self.Z, self.Z)[lower(len(self.Z))]
 
 
@@ -194,7 +194,7 @@ class Pair:
         return np.array(slope[: self.q**2])
 
     def precision(self):
-        """Z_j' V_j⁻¹ Z_j, its lower triangle (q(q+1)/2, J)."""
+        """Z_j' W_j⁻¹ Z_j, its lower triangle (q(q+1)/2, J)."""
         ZZ = self.products.ZZ
         out = (ZZ[:3] + self.adj[1:, None] * ZZ[3]) * self.over_D
         return out if self.q == 2 else out[:1]
@@ -295,7 +295,7 @@ class One:
     def information(self, at):
         """Expected Hessian of the criterion in theta, (m, m), σ² profiled out.
 
-        Its entries are Σ tr(H Ψ'_a H Ψ'_b) over groups. H = Z'V⁻¹Z is what a group's data say of
+        Its entries are Σ tr(H Ψ'_a H Ψ'_b) over groups. H = Z'W⁻¹Z is what a group's data say of
         its random effects. With it what to count on where it is nil, as it is in Λ at Λ = 0.
         """
         H = at.white.precision()

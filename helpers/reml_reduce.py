@@ -83,9 +83,9 @@ class Response(NamedTuple):
 class Products:
     """What the closed form for two random effects needs of Z and other columns, in rotated rows.
 
-    There V = I + GG' with G = ZΛ is 2 × 2, and V⁻¹ = (I + A'A) / D with A = adj(G) and
-    D = det V = 1 + |G|² + det(G)². As adj(ZΛ) = adj(Λ) adj(Z), a column x of a group is kept as
-    four numbers, x and t = adj(Z) x. Then x'V⁻¹x = (x'x + t' adj(Ψ) t) / D: but for 1/D a
+    There W = I + GG' with G = ZΛ is 2 × 2, and W⁻¹ = (I + A'A) / D with A = adj(G) and
+    D = det W = 1 + |G|² + det(G)². As adj(ZΛ) = adj(Λ) adj(Z), a column x of a group is kept as
+    four numbers, x and t = adj(Z) x. Then x'W⁻¹x = (x'x + t' adj(Ψ) t) / D: but for 1/D a
     polynomial in Λ, the same in each group, so that sums over groups are products of matrices.
     """
 
