@@ -71,13 +71,14 @@ def test_slow_runs_are_asked_once():
 
     def run(name, seconds):
         asked[name] += 1
-        return seconds + asked[name], name.upper()
+        return seconds * asked[name], name.upper()
 
     found = bench.take_turns(
-        {"slow": lambda: run("slow", 5.0), "fast": lambda: run("fast", -9.0)}, rounds=3
+        {"slow": lambda: run("slow", 5.0), "fast": lambda: run("fast", 0.003)}, rounds=2
     )
-    assert asked == {"slow": 1, "fast": 7}  # once, and at each later turn once more to warm up
-    assert found == {"slow": (6.0, "SLOW"), "fast": (-4.0, "FAST")}  # of −8, −6, −4 and −2
+    assert asked == {"slow": 1, "fast": 7}  # once; 4, 2 and 1 times, until 20 ms are over
+    assert found["slow"] == (5.0, "SLOW")
+    assert found["fast"] == (pytest.approx((0.0165 + 0.021) / 2), "FAST")  # without the first turn
 
 
 def test_growth_finds_the_exponent(monkeypatch):
