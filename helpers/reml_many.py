@@ -327,7 +327,7 @@ def update(inverse, move, turn):
 
 
 def look_again(theta, point, design):
-    """Where to start again from theta: down off the boundary of Λ, or onto it.
+    """Which replicates start again, from where, and whether off the boundary of Λ or onto it.
 
     At an optimum the slope D in Ψ = ΛΛᵀ has D Ψ = 0 and no negative eigenvalue. A negative one
     shows the way off a boundary (or a saddle); a small singular value of Λ, the way onto it.

@@ -275,14 +275,20 @@ def take_turns(runs, rounds):
     for _ in range(rounds + 1):
         for name, run in runs.items():
             if not seconds[name] or max(seconds[name]) < SLOW:
-                turn = []
-                while sum(turn) < TURN and len(turn) < MOST_A_TURN:
-                    took, values[name] = run()
-                    turn.append(took)
-                seconds[name].append(np.median(turn))
+                took, values[name] = one_turn(run)
+                seconds[name].append(took)
     return {
         name: (float(np.median(took[1:] or took)), values[name]) for name, took in seconds.items()
     }
+
+
+def one_turn(run):
+    """Median seconds and last value of a run, asked again until its turn is over."""
+    seconds = []
+    while sum(seconds) < TURN and len(seconds) < MOST_A_TURN:
+        took, value = run()
+        seconds.append(took)
+    return np.median(seconds), value
 
 
 def single_fits(cases, fitters, rounds):

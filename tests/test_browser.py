@@ -271,6 +271,7 @@ def test_explorers_follow_the_mouse_and_the_arrow_keys(explorers, server, driver
             assert seen(driver, cell)[1].startswith(leftmost), name
         driver.execute_script("arguments[0].click();", reset_button(driver, cell))
         shows_again(driver, cell, [picture, words], name)
+        assert seen(driver, cell) == [picture, words], name  # and it stays so
 
 
 def reset_button(driver, cell):
