@@ -143,17 +143,22 @@ def upper(m):
     return np.triu(np.ones((m, m)))
 
 
-def orthonormal(M, name):
-    """M = Q R with orthonormal Q, or an error if a column adds nothing to those before it."""
+def factor(M):
+    """M = Q R with orthonormal Q (n, c) and R an upper triangle."""
     QR, tau, _, _ = lapack.dgeqrf(M)
-    R = QR[: M.shape[1]] * upper(M.shape[1])
+    return lapack.dorgqr(QR, tau)[0], QR[: M.shape[1]] * upper(M.shape[1])
+
+
+def orthonormal(M, name):
+    """M = Q R as `factor`, or an error if a column adds nothing to those before it."""
+    Q, R = factor(M)
     missing = np.abs(R.diagonal()) <= 1e-11 * np.sqrt((R * R).sum(axis=0))
     if missing.any():
         raise ValueError(
             f"{name} is rank-deficient: column {missing.argmax()} is a linear combination of the "
             "columns before it (or all zero); drop it, or recode the variables"
         )
-    return lapack.dorgqr(QR, tau)[0], R
+    return Q, R
 
 
 class Basis:
@@ -240,8 +245,8 @@ def reduce_design(X, Z, groups):
     if np.vdot(left, left) > 1e-24:
         # Turn X once more, so that what only groups can tell of it stands apart: where groups
         # differ a million times as much as their rows, it would drown in the rounding of the rest.
-        Q_within, triangle = np.linalg.qr(left)
-        ways, length, turn = np.linalg.svd(triangle)
+        Q_within, triangle = factor(left)
+        ways, length, turn, _ = lapack.dgesdd(triangle)
         told = length > 1e-10
         Q_within, X_within = Q_within @ ways[:, told], np.eye(p)[k:][told] * length[told, None]
         Q[:, k:] = Q[:, k:] @ turn.T
