@@ -408,14 +408,15 @@ def optimum(design, response, reml):
     """The minimum for each replicate: theta, its point, whether it was verified, and is singular.
 
     A second valley of the criterion is rare but for two cases, which are challenged from elsewhere:
-    few groups, and a first optimum on the boundary or with next to no information in a direction.
+    few groups, and a first optimum with next to no information in a direction. A balanced design
+    has one valley; there only what was not verified is challenged.
     """
     if len(response.unit) <= FEW:
         return one_after_another(design, response, reml)
     many = Many.of(design, response, reml)
     theta, point, off = settle(minimise(moments(design, response), many), many)
     sure, flat = certainty(theta, point, many)
-    doubtful = np.flatnonzero(flat | ~sure | few_groups(design))
+    doubtful = np.flatnonzero(~sure | off | (flat | few_groups(design)) & (not design.balanced))
     if doubtful.size:
         part = many.take(doubtful)
         trial, value = best_elsewhere(part)
@@ -439,7 +440,7 @@ def one_after_another(design, response, reml):
         one = reml_one.One(design, response.take(i), reml)
         at, off = reml_one.settle(reml_one.minimise(reml_one.moments(one), one), one)
         sure, flat = reml_one.certainty(at, one)
-        if flat or not sure or few_groups(design):
+        if not sure or off or ((flat or few_groups(design)) and not design.balanced):
             trial, value = best_elsewhere(Many.of(design, response.take([i]), reml))
             if value[0] < at.criterion - 100 * TOLERANCE:
                 at, off = reml_one.settle(trial[:, 0], one)

@@ -58,6 +58,16 @@ class Design:
         return Products(self.rows)
 
     @cached_property
+    def balanced(self):
+        """Whether groups are alike in Z and X, and X holds all that Z holds.
+
+        Then the likelihood is that of a covariance matrix, between groups, and a variance, within
+        them: concave in their inverses, so that the criterion has one minimum.
+        """
+        _, p, q, _ = self.sizes
+        return len(self.X_within) == p - q and np.ptp(self.rows, axis=2).max() < 1e-9
+
+    @cached_property
     def sizes(self):
         """Rows n, fixed effects p, random effects q, groups J."""
         return *self.Q.shape, self.rows.shape[0], self.rows.shape[2]

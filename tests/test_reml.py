@@ -166,6 +166,22 @@ def test_a_singular_fit_is_at_the_boundary_not_near_it():
     assert fit.criterion == pytest.approx(186.551, abs=5e-4)
 
 
+def test_what_is_not_balanced():
+    def balanced(rows, columns, groups):
+        return reml_reduce.reduce_design(columns, columns[:, rows], groups).balanced
+
+    hours, treated = np.tile(np.arange(5.0), 8), np.repeat([0.0, 1.0], 20)
+    groups, one = np.repeat(np.arange(8), 5), np.ones(40)
+    columns = np.column_stack([one, hours, hours**2])
+    assert balanced([0, 1], columns, groups)
+    assert balanced([1], columns, groups)
+    assert not balanced([0, 1], columns[:-1], groups[:-1])
+    assert not balanced([0, 1], columns + np.arange(40)[:, None] * [0, 1e-3, 0], groups)
+    assert not balanced([0, 1], np.column_stack([one, hours, treated]), groups)
+    without = reml_reduce.reduce_design(one[:, None], np.column_stack([one, hours]), groups)
+    assert not without.balanced
+
+
 def test_no_variance_between_groups_is_found_to_be_none():
     rng = np.random.default_rng(2)
     y = rng.normal(size=60)
