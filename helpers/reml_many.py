@@ -18,6 +18,7 @@ from helpers import reml_one
 from helpers.reml_one import (
     LAST_STEP,
     MOST_STEPS,
+    SHORT,
     SHORTEST_STEP,
     SINGULAR,
     TOLERANCE,
@@ -327,23 +328,27 @@ def update(inverse, move, turn):
 
 
 def look_again(theta, point, design):
-    """Which replicates start again, from where, and whether off the boundary of Λ or onto it.
+    """Which replicates start again, and from where; whether that is a must; whether a way was left.
 
-    At an optimum the slope D in Ψ = ΛΛᵀ has D Ψ = 0 and no negative eigenvalue. A negative one
-    shows the way off a boundary (or a saddle); a small singular value of Λ, the way onto it.
+    As `reml_one.look_again`, where the reasons are.
     """
     _, _, q, J = design.sizes
     off = ~is_positive(point.slope, np.sqrt(20 * J * TOLERANCE))
-    near = np.flatnonzero(off | (shortest(theta, q) < 1))
+    rest = np.einsum("klr,lmr->kmr", point.slope, unfold(theta, q))
+    unseen = (rest**2).sum(axis=(0, 1)) > 10 * J * TOLERANCE
+    near = np.flatnonzero(off | unseen | (shortest(theta, q) < 1))
+    off, unseen = off[near], unseen[near]
     axis, length, _ = np.linalg.svd(unfold(theta[:, near], q).transpose(2, 0, 1))
-    off = off[near]
-    on = ~off & (length[:, -1] > SINGULAR) & (length[:, -1] < 1)
+    on = ~off & ~unseen & (length[:, -1] > SINGULAR) & (length[:, -1] < 1)
     length[on, -1] = 0
+    length[unseen[:, None] & (length < SHORT)] = 0
     push = np.zeros((len(off), q, 1))
     slope, way = np.linalg.eigh(point.slope[..., near[off]].T)
     push[off] = np.sqrt(np.abs(slope[:, :1, None]) / J) * way[..., :1]
-    start = np.concatenate([axis * length[:, None, :], push], axis=2)[off | on]
-    return near[off | on], triangle(start)[:, *lower(q)].T, off[off | on]
+    must = off | unseen
+    look = on | must
+    start = np.concatenate([axis * length[:, None, :], push], axis=2)[look]
+    return near[look], triangle(start)[:, *lower(q)].T, must[look], off[look]
 
 
 def shortest(theta, q):
@@ -356,7 +361,7 @@ def shortest(theta, q):
 def settle(theta, many, rounds=10):
     """Look again from theta until nothing is gained: (theta, its point, whether a way was left)."""
     point = many.evaluate(theta)
-    again, start, off = look_again(theta, point, many.design)
+    again, start, must, off = look_again(theta, point, many.design)
     left = np.zeros(theta.shape[1], dtype=bool)
     left[again] = off
     if again.size:
@@ -364,7 +369,7 @@ def settle(theta, many, rounds=10):
         there = part.evaluate(start)
         rise = there.criterion - point.criterion[again]
         promise = newton(gradient_of(start, there), many.inverse(start))
-        hopeful = np.flatnonzero(off | (rise < 1 + promise))
+        hopeful = np.flatnonzero(must | (rise < 1 + promise))
         again, start, off = again[hopeful], start[:, hopeful], off[hopeful]
         part = part.take(hopeful)
     if again.size and rounds:

@@ -29,7 +29,8 @@ TOLERANCE = 1e-10  # of the criterion
 LAST_STEP = 2e-8  # a step that promises less of the criterion is taken unseen, and is the last
 SHORTEST_STEP = 1e-8  # of the direction; where even that leads up, the search ends
 MOST_STEPS = 500
-SINGULAR = 1e-5  # standard deviation of Λ below which we call it zero; at 1, half is shrunk away
+SINGULAR = 1e-4  # standard deviation of Λ below which we call it zero; at 1, half is shrunk away
+SHORT = 0.1  # standard deviation of Λ that may be left out for a while
 NO_INFORMATION = 0.1  # on an entry of Λ, a group, where Λ is small
 LARGE = 1e8  # beside this, what is of the order of 1 loses half of its digits
 FAR = 5  # above an optimum the boundary is left alone; of 3,900 looks none led lower from 3 above
@@ -377,33 +378,43 @@ def update(inverse, move, turn):
 
 
 def settle(theta, one, rounds=10):
-    """Look again from theta until nothing is gained: the value there, and whether a way was left.
-
-    At an optimum the slope D in Ψ = ΛΛᵀ has D Ψ = 0 and no negative eigenvalue. A negative one
-    shows the way off a boundary (or a saddle); a small singular value of Λ, the way onto it.
-    """
+    """Look again until nothing is gained: the value there, and whether a way was left."""
     at = one.evaluate(theta)
-    slope, way, _ = lapack.dsyev(at.slope.reshape(one.q, -1))
-    axis, length, _, _ = lapack.dgesdd(unfold(theta, one.q))
-    off = slope[0] < -sqrt(20 * one.n_groups * TOLERANCE)
-    if off:
-        push = sqrt(-slope[0] / one.n_groups) * way[:, :1]
-        start = np.hstack([axis * length, push])
-    elif SINGULAR < length[-1] < 1:
-        length[-1] = 0
-        start = axis * length
-    else:
+    start, must, off = look_again(at, one)
+    if start is None or not rounds:
         return at, off
     there = one.evaluate(lapack.dgeqrf(start.T)[0].T[lower(one.q)])
     rise = there.criterion - at.criterion
-    again = off or (rise < FAR and rise < 1 + one.newton(there, sum(one.information(there))))
-    if rounds and again:
+    if must or (rise < FAR and rise < 1 + one.newton(there, sum(one.information(there)))):
         trial = minimise(there.theta, one)
         # A boundary as good as the inside is the answer: what is left of Λ there is rounding.
         worth = at.criterion + (0 if off else 100 * TOLERANCE)
         if one.evaluate(trial).criterion < worth:
             return settle(trial, one, rounds - 1)
     return at, off
+
+
+def look_again(at, one):
+    """A root of Ψ to start from again, if any; whether that is a must; whether a way was left.
+
+    At an optimum the slope D in Ψ = ΛΛᵀ has no negative eigenvalue and DΛ = 0. A negative one shows
+    the way off a boundary (or a saddle); a small singular value of Λ, the way onto it. DΛ can be
+    unseen in the gradient, which has no entries above the diagonal, where a row of Λ is nearly
+    zero: without its short axes, Λ turns so that it shows.
+    """
+    D, least = at.slope.reshape(one.q, -1), one.n_groups * TOLERANCE
+    axis, length, _, _ = lapack.dgesdd(unfold(at.theta, one.q))
+    slope, way, _ = lapack.dsyev(D)
+    rest = D.dot(axis * length)
+    off, unseen = slope[0] < -sqrt(20 * least), np.vdot(rest, rest) > 10 * least
+    if unseen:
+        length[length < SHORT] = 0
+    elif SINGULAR < length[-1] < 1 and not off:
+        length[-1] = 0
+    elif not off:
+        return None, False, off
+    push = sqrt(off * -slope[0] / one.n_groups) * way[:, :1]
+    return np.hstack([axis * length, push]), off or unseen, off
 
 
 def is_singular(theta, q):
