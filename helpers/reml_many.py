@@ -16,12 +16,14 @@ import numpy as np
 
 from helpers import reml_one
 from helpers.reml_one import (
+    AT_ONCE,
     LAST_STEP,
     MOST_STEPS,
     SHORT,
     SHORTEST_STEP,
     SINGULAR,
     TOLERANCE,
+    WIDER,
     bends,
     cholesky,
     crossed,
@@ -224,14 +226,14 @@ def score_of_groups(theta, design, response, reml):
     return np.einsum("kljr,kjr->ljr", white[:, :q], residual)
 
 
-def moments(design, response):
+def moments(design, response, reml):
     """Start for Λ, (q(q+1)/2, R), as `reml_one.moments`."""
-    q = design.sizes[2]
+    q, J = design.sizes[2:]
     Z = design.rows[:, :q]
     S = np.einsum("klj,kmj->lmj", Z, Z).reshape(q * q, -1)
     weight = 1 / (1 + S[:: q + 1].sum(axis=0) / q) ** 2
     Zr = np.einsum("klj,kjr->ljr", Z * np.sqrt(weight), response.rows)
-    sigma2 = response.ss_within / design.df_within
+    sigma2 = response.ss_within / design.df_within * (J - reml) / J
     observed = np.einsum("ljr,mjr->lmr", Zr, Zr / sigma2).reshape(q * q, -1)
     system = (S * weight @ S.T).reshape(q, q, q, q).swapaxes(1, 2).reshape(q * q, q * q)
     psi = np.linalg.lstsq(system, observed - (S @ weight)[:, None])[0].reshape(q, q, -1)
@@ -259,31 +261,33 @@ def minimise(theta, many):
     """
     found = theta.copy()
     active, step = np.arange(theta.shape[1]), np.ones(theta.shape[1])
+    enough = np.full(theta.shape[1], AT_ONCE)
     if len(active) > FEW:
         value, gradient = many.value_and_gradient(theta)
         inverse = many.inverse(theta)
-    for iteration in range(MOST_STEPS):
+    for _ in range(MOST_STEPS):
         if len(active) <= FEW:
             for i, k in enumerate(active):
                 found[:, k] = reml_one.minimise(theta[:, i], many.one(i))
             return found
         direction = -np.einsum("abr,br->ar", inverse, gradient)
         promise = -np.einsum("ar,ar->r", direction, gradient)
-        last = (promise < LAST_STEP) & (iteration > 0)
+        last = promise < enough
         done = last | (step < SHORTEST_STEP)
         if done.any():
             found[:, active[done]] = (theta + np.where(last, direction, 0))[:, done]
             keep = np.flatnonzero(~done)
-            active, theta, value, gradient, inverse, direction, promise, step = (
-                part[..., keep]
-                for part in (active, theta, value, gradient, inverse, direction, promise, step)
+            active, theta, value, gradient, inverse, step, enough = (
+                part[..., keep] for part in (active, theta, value, gradient, inverse, step, enough)
             )
             many = many.take(keep)
             continue
         move = step * stride(theta, direction)
         new_value, new_gradient = many.value_and_gradient(theta + move)
         taken, shorter = judge(value, new_value, np.einsum("ar,ar->r", move, gradient))
-        update(inverse, np.where(taken, move, 0), np.where(taken, new_gradient - gradient, 0))
+        met = update(inverse, np.where(taken, move, 0), np.where(taken, new_gradient - gradient, 0))
+        inverse *= np.where(taken & ~met, WIDER, 1)
+        enough = np.where(taken, np.where(met, LAST_STEP, AT_ONCE), enough)
         step = np.where(taken, 1, step * shorter)
         theta = np.where(taken, theta + move, theta)
         value = np.where(taken, new_value, value)
@@ -325,6 +329,7 @@ def update(inverse, move, turn):
     weight = np.where(use, (1 + (turn * turn_inverse).sum(axis=0) / along) / along, 0)
     cross = turn_inverse[:, None] * (move * np.where(use, 1 / along, 0))
     inverse += weight * move[:, None] * move - cross - cross.swapaxes(0, 1)
+    return use
 
 
 def look_again(theta, point, design):
@@ -419,7 +424,7 @@ def optimum(design, response, reml):
     if len(response.unit) <= FEW:
         return one_after_another(design, response, reml)
     many = Many.of(design, response, reml)
-    theta, point, off = settle(minimise(moments(design, response), many), many)
+    theta, point, off = settle(minimise(moments(design, response, reml), many), many)
     sure, flat = certainty(theta, point, many)
     doubtful = np.flatnonzero(~sure | off | (flat | few_groups(design)) & (not design.balanced))
     if doubtful.size:

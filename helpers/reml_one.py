@@ -26,7 +26,9 @@ from scipy.linalg import lapack
 from helpers.reml_reduce import Products
 
 TOLERANCE = 1e-10  # of the criterion
-LAST_STEP = 2e-8  # a step that promises less of the criterion is taken unseen, and is the last
+LAST_STEP = 2e-10  # a step that promises less of the criterion is taken unseen, and is the last
+AT_ONCE = 1e-12  # the same where the curvature that the promise rests on was not met on the way
+WIDER = 2  # times the inverse Hessian where none was met
 SHORTEST_STEP = 1e-8  # of the direction; where even that leads up, the search ends
 MOST_STEPS = 500
 SINGULAR = 1e-4  # standard deviation of Λ below which we call it zero; at 1, half is shrunk away
@@ -241,6 +243,7 @@ class One:
         self.ss_within, self.df_within = float(response.ss_within), design.df_within
         self.weights = np.array([float(reml)] * p + [df])
         self.constant = df * (log(2 * pi / df) + 1)
+        self.df_groups = self.n_groups - reml
         self.root_weights = np.sqrt(self.weights)[:, None]
         self.centre = np.zeros(p)
         self.eye = identity(self.q)
@@ -330,7 +333,8 @@ def moments(one):
     sums = (one.rows[:, :q, None] * one.rows[:, None]).sum(axis=0)  # Z'[Z X y] of each group
     S, Zy = sums[:, :q].reshape(q * q, -1), sums[:, -1]
     weight = 1 / (1 + S[:: q + 1].sum(axis=0) / q) ** 2
-    excess = (Zy * weight).dot(Zy.T).ravel() * (one.df_within / one.ss_within) - S.dot(weight)
+    over = one.n_groups / one.df_groups * one.df_within / one.ss_within
+    excess = (Zy * weight).dot(Zy.T).ravel() * over - S.dot(weight)
     system = (S * weight).dot(S.T).reshape(q, q, q, q).swapaxes(1, 2).reshape(q * q, q * q)
     system.flat[:: q * q + 1] += 1e-12 * system.trace()  # it is singular where groups are all alike
     value, vector, _ = lapack.dsyev(lapack.dgesv(system, excess)[2].reshape(q, q))
@@ -340,13 +344,13 @@ def moments(one):
 
 def minimise(theta, one):
     """BFGS from theta, (q(q+1)/2,). At each evaluation it takes its step or shortens it."""
-    at, step = one.evaluate(theta), 1.0
+    at, step, enough = one.evaluate(theta), 1.0, AT_ONCE
     gradient = at.gradient
     inverse = lapack.dgesv(sum(one.information(at)), one.eye)[2]
-    for iteration in range(MOST_STEPS):
+    for _ in range(MOST_STEPS):
         direction = -inverse.dot(gradient)
         promise = -direction.dot(gradient)
-        if promise < LAST_STEP and iteration:
+        if promise < enough:
             return at.theta + direction
         if step < SHORTEST_STEP:
             break
@@ -355,7 +359,7 @@ def minimise(theta, one):
         rise = there.criterion - at.criterion
         if rise <= 1e-4 * change + 1e-13 * abs(at.criterion):
             at, step, before, gradient = there, 1.0, gradient, there.gradient
-            update(inverse, move, gradient - before)
+            enough = update(inverse, move, gradient - before)
         else:
             step *= min(0.5, max(0.05, -change / (2 * (rise - change))))
     return at.theta
@@ -368,13 +372,19 @@ def stride(theta, direction):
 
 
 def update(inverse, move, turn):
-    """BFGS update of the inverse Hessian, in place, where the move met positive curvature."""
+    """BFGS update of the inverse Hessian, in place, and what promise is now enough to stop.
+
+    Where the move met no positive curvature the inverse says too little, and is not believed.
+    """
     along = move.dot(turn)
-    if along > 1e-12 * sqrt(move.dot(move) * turn.dot(turn)):
-        cross = inverse.dot(turn) / along
-        half = move[:, None] * (move * ((1 + turn.dot(cross)) / (2 * along)) - cross)
-        inverse += half
-        inverse += half.T
+    if along <= 1e-12 * sqrt(move.dot(move) * turn.dot(turn)):
+        inverse *= WIDER
+        return AT_ONCE
+    cross = inverse.dot(turn) / along
+    half = move[:, None] * (move * ((1 + turn.dot(cross)) / (2 * along)) - cross)
+    inverse += half
+    inverse += half.T
+    return LAST_STEP
 
 
 def settle(theta, one, rounds=10):

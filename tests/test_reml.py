@@ -166,6 +166,15 @@ def test_a_singular_fit_is_at_the_boundary_not_near_it():
     assert fit.criterion == pytest.approx(186.551, abs=5e-4)
 
 
+def test_no_curvature_on_the_way_is_no_reason_to_stop():
+    inverse = np.eye(2)
+    move, turn = np.array([1.0, 0]), np.array([0.5, 0])
+    assert reml_one.update(inverse, move, -turn) == reml_one.AT_ONCE
+    np.testing.assert_array_equal(inverse, reml_one.WIDER * np.eye(2))
+    assert reml_one.update(inverse, move, turn) == reml_one.LAST_STEP
+    np.testing.assert_allclose(inverse @ turn, move)
+
+
 def test_what_is_not_balanced():
     def balanced(rows, columns, groups):
         return reml_reduce.reduce_design(columns, columns[:, rows], groups).balanced
