@@ -130,6 +130,18 @@ def test_side_by_side_is_one_after_another(q, restricted):
             np.testing.assert_allclose(information[..., i], expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("restricted", [True, False])
+@pytest.mark.parametrize("q", [1, 2, 3])
+def test_the_criterion_at_common_places_is_the_criterion(q, restricted):
+    design, response = reduced(q)
+    many = reml_many.Many.of(design, response, restricted)
+    theta = 10 ** np.random.default_rng(q).uniform(-1, 2, (q * (q + 1) // 2, 5))
+    value = reml_many.criterion_at(theta, many)
+    for place, at in zip(theta.T, value, strict=True):
+        same = np.repeat(place[:, None], value.shape[1], axis=1)
+        np.testing.assert_allclose(at, many.evaluate(same).criterion, rtol=1e-10)
+
+
 def test_batches_and_threads_change_nothing(monkeypatch):
     whole = reml.fit_many(Y, X, X, GROUPS)
     monkeypatch.setattr(reml, "BATCH", 7 * 12)
@@ -164,6 +176,79 @@ def test_a_singular_fit_is_at_the_boundary_not_near_it():
     np.testing.assert_allclose(fit.beta, [64.004, 2.601], atol=5e-4)
     np.testing.assert_allclose(np.diag(fit.cov_re), [18.155, 0.2281], atol=8e-4)
     assert fit.criterion == pytest.approx(186.551, abs=5e-4)
+
+
+def balanced_data(n_groups, size, seed):
+    """A column of ones and two predictors, the same in every group, and the groups."""
+    rng = np.random.default_rng(seed)
+    A = np.tile(np.column_stack([np.ones(size), rng.normal(size=(size, 2))]), (n_groups, 1))
+    return rng, A, np.repeat(np.arange(n_groups), size)
+
+
+@pytest.mark.parametrize(
+    "q, n_groups, size, seed", [(2, 4, 8, 37), (3, 6, 8, 109), (3, 3, 6, 51), (3, 5, 8, 126)]
+)
+def test_a_balanced_design_has_one_minimum_and_it_is_found(q, n_groups, size, seed):
+    """Random effects along one direction put the minimum on the boundary, hidden in a corner."""
+    rng, A, groups = balanced_data(n_groups, size, seed)
+    b = rng.normal(size=(40, n_groups, 1)) * rng.normal(size=q)
+    many_y = (b[:, groups] * A[:, :q]).sum(2) + rng.normal(size=(40, len(A)))
+    design = reml_reduce.reduce_design(A, A[:, :q], groups)
+    assert design.balanced
+    response = reml_reduce.reduce_response(many_y, design)
+    many = reml_many.Many.of(design, response, True)
+    theta, point, sure, _ = reml_many.optimum(design, response, True)
+    _, lowest = reml_many.best_elsewhere(theta, many)
+    _, single, also_sure, _ = reml_many.one_after_another(design, response, True)
+    assert sure.all() and also_sure.all()
+    assert (point.criterion < lowest + 1e-6).all()
+    np.testing.assert_allclose(single.criterion, point.criterion, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("restricted", [True, False])
+def test_in_a_balanced_design_the_moments_are_the_optimum(restricted):
+    rng, A, groups = balanced_data(n_groups=6, size=8, seed=1)
+    b = rng.normal(size=(20, 6, 2)) * [2, 1]
+    many_y = (b[:, groups] * A[:, :2]).sum(2) + rng.normal(size=(20, len(A)))
+    design = reml_reduce.reduce_design(A[:, :2], A[:, :2], groups)
+    response = reml_reduce.reduce_response(many_y, design)
+    theta, *_ = reml_many.optimum(design, response, restricted)
+    start = reml_many.moments(design, response, restricted)
+    inside = reml_many.shortest(theta, 2) > 0.5
+    assert inside.sum() > 10
+    np.testing.assert_allclose(start[:, inside], theta[:, inside], rtol=1e-6)
+    one = reml_one.One(design, response.take(0), restricted)
+    np.testing.assert_allclose(reml_one.moments(one), start[:, 0], rtol=1e-8)
+
+
+def test_a_flat_optimum_is_not_taken_for_reached_before_a_step():
+    """Where one of two groups has one row, curvature can be a thousandth of what is expected."""
+    rng = np.random.default_rng(74)
+    groups = np.repeat([0, 1], [17, 1])
+    X = np.column_stack([np.ones(18), rng.normal(size=18)])
+    many_y = rng.normal(size=(1000, 18)) + 0.3 * rng.normal(size=(1000, 2))[:, groups]
+    design = reml_reduce.reduce_design(X, X[:, :1], groups)
+    response = reml_reduce.reduce_response(many_y, design)
+    many = reml_many.Many.of(design, response, True)
+    theta, point, sure, _ = reml_many.optimum(design, response, True)
+    assert sure.all()
+    for near in np.geomspace(0.5, 2, 21):
+        assert (point.criterion < many.evaluate(near * theta).criterion + 5e-8).all()
+
+
+@pytest.mark.parametrize("q, large, seed", [(1, 278, 14), (2, 60, 5)])
+def test_where_the_criterion_bends_down_the_search_goes_on(q, large, seed):
+    """One large group and two of one row: curvature on the way is small, or the wrong way."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat([0, 1, 2], [large, 1, 1])
+    X = np.column_stack([np.ones(large + 2), rng.normal(size=large + 2)])
+    many_y = rng.normal(size=(1000, large + 2)) + 0.3 * rng.normal(size=(1000, 3))[:, groups]
+    design = reml_reduce.reduce_design(X, X[:, :q], groups)
+    response = reml_reduce.reduce_response(many_y, design)
+    _, point, sure, _ = reml_many.optimum(design, response, True)
+    _, single, *_ = reml_many.one_after_another(design, response.take(slice(0, 500)), True)
+    assert sure.all()
+    np.testing.assert_allclose(single.criterion, point.criterion[:500], rtol=0, atol=1e-6)
 
 
 def test_no_curvature_on_the_way_is_no_reason_to_stop():
