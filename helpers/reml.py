@@ -11,7 +11,8 @@ Three steps, each in a file of its own:
 2. **Criterion** (`reml_one`). β and σ² have closed forms given Λ. What remains is a function of Λ
    alone, −2 log of the profiled (restricted) likelihood, with an analytic gradient.
 3. **Minimise** (`reml_one`). BFGS from moment estimates, then a look from the boundary in both
-   directions: is there a way down off it, and is it as good on it?
+   directions: is there a way down off it, and is it as good on it? Where a second valley is likely,
+   other starts follow.
 
 `reml_many` takes steps 2 and 3 for thousands of data sets side by side. ``fit`` is ``fit_many``
 with one replicate.

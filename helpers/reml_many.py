@@ -564,7 +564,10 @@ def dips(axis, reach, many):
     """
     starts, angle, length = fan(many.design)
     _, angles, lengths = starts.shape
-    value = criterion_at(starts.reshape(-1, angles * lengths), many).reshape(angles, lengths, -1)
+    places = starts.reshape(-1, angles * lengths)
+    blocks = slices(places.shape[1], BLOCK // many.design.sizes[3])
+    value = np.concatenate([criterion_at(places[:, block], many) for block in blocks])
+    value = value.reshape(angles, lengths, -1)
     rim = np.pad(value, ((0, 0), (1, 1), (0, 0)), constant_values=np.inf)
     low = (value <= rim[:, :-2]) & (value <= rim[:, 2:])
     low &= (value <= np.roll(value, 1, axis=0)) & (value <= np.roll(value, -1, axis=0))
