@@ -9,7 +9,6 @@ algebra is written out. The last few replicates are finished one after another b
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +41,8 @@ from helpers.reml_reduce import BLOCK, joined, slices
 FEW = 4  # replicates that are quicker one after another
 FEW_GROUPS = 15  # for each random slope; with fewer, a second valley is looked for always
 FAN_GROUPS = 40  # with more, a fan of starts would cost more than it is worth
+LENGTHS = np.geomspace(0.05, 500, 20)  # of each direction in the fan
+FAN_CELLS = 4_000_000  # numbers in the fan's largest array, so that memory stays bounded
 
 
 class Point(NamedTuple):
@@ -84,9 +85,11 @@ class Many:
         q, J = self.design.sizes[2:]
         formula = evaluate_pair if q == 2 else evaluate_any
         blocks = slices(theta.shape[1], BLOCK // J)
-        return joined(
-            [formula(theta[:, i], self.design, self.response.take(i), self.reml) for i in blocks]
-        )
+        parts = [(theta[:, i], self.design, self.response.take(i), self.reml) for i in blocks]
+        with np.errstate(divide="ignore", invalid="ignore"):  # far out, where X is lost in rounding
+            point = joined([formula(*part) for part in parts])
+        point.criterion[np.isnan(point.criterion)] = np.inf
+        return point
 
     def value_and_gradient(self, theta):
         point = self.evaluate(theta)
@@ -431,7 +434,7 @@ def optimum(design, response, reml):
     doubtful = np.flatnonzero(~sure | off | (flat | few_groups(design)) & (not design.balanced))
     if doubtful.size:
         part = many.take(doubtful)
-        trial, value = best_elsewhere(theta[:, doubtful], part)
+        trial, value = best_elsewhere(theta[:, doubtful], point.criterion[doubtful], part)
         better = np.flatnonzero(value < point.criterion[doubtful] - 100 * TOLERANCE)
         if better.size:
             moved, part = doubtful[better], part.take(better)
@@ -454,7 +457,7 @@ def one_after_another(design, response, reml):
         sure, flat = reml_one.certainty(at, one)
         if not sure or off or ((flat or few_groups(design)) and not design.balanced):
             many = Many.of(design, response.take([i]), reml)
-            trial, value = best_elsewhere(at.theta[:, None], many)
+            trial, value = best_elsewhere(at.theta[:, None], np.array([at.criterion]), many)
             if value[0] < at.criterion - 100 * TOLERANCE:
                 at, off = reml_one.settle(trial[:, 0], one)
                 sure, _ = reml_one.certainty(at, one)
@@ -484,14 +487,22 @@ def few_groups(design):
     return size.sum() ** 2 < FEW_GROUPS * max(1, q - 1) * (size**2).sum()
 
 
-def best_elsewhere(theta, many):
-    """The best theta from all other starts, for each replicate, and its criterion."""
+def best_elsewhere(theta, known, many):
+    """The best theta from all other starts, for each replicate, and its criterion.
+
+    Where a search ends neither where the known criterion is nor far above, there may be a way on.
+    """
     best, least = theta.copy(), np.full(theta.shape[1], np.inf)
     start, which = elsewhere(theta, many)
     if which.size:
         part = many.take(which)
         trial = minimise(start, part)
         value = part.evaluate(trial).criterion
+        rise = value - known[which]
+        new = np.flatnonzero((rise < FAR) & (np.abs(rise) > 1e-6))
+        if new.size:
+            trial[:, new], point, _ = settle(trial[:, new], part.take(new), rounds=2)
+            value[new] = point.criterion
         order = np.argsort(-value)
         best[:, which[order]], least[which[order]] = trial[:, order], value[order]
     return best, least
@@ -501,15 +512,15 @@ def elsewhere(theta, many):
     """Starts away from theta, (q(q+1)/2, starts), and the replicate that each is for.
 
     They are some for all, theta without one of its axes, and dips among Λ of rank one. Among
-    awkward data sets with few groups they miss, of the valleys lower than the first one, none of
-    273 (98,480 data sets with one random effect), 14 of 1,270 (112,960 with two) and 8 of 247
-    (16,000 with three).
+    awkward data sets with few groups they miss, of the valleys lower than the first one, 1 of 1,567
+    (98,000 data sets with two random effects) and 8 of 439 (12,320 with three).
     """
-    q, J = many.design.sizes[2:]
-    fanned = q == 1 or (q == 2 and J <= FAN_GROUPS and few_groups(many.design))
-    starts, every = anywhere(q, fanned), np.arange(theta.shape[1])
+    _, p, q, J = many.design.sizes
+    every = np.arange(theta.shape[1])
+    fanned = q == 1 or J <= FAN_GROUPS
+    sizes = (5, 50, 0.1)[: 3 - fanned] if q > 1 else ()
+    found = [(np.outer(size * np.eye(q)[lower(q)], every**0), every) for size in sizes]
     axis, length, _ = np.linalg.svd(unfold(theta, q).transpose(2, 0, 1))
-    found = [(np.repeat(starts, len(every), axis=1), np.tile(every, starts.shape[1]))]
     for k in range(1, q):
         # `look_again` has left out the last where it is below 1; beside very long ones, digits go.
         least = 1 if k == q - 1 else SINGULAR
@@ -517,89 +528,84 @@ def elsewhere(theta, many):
         rest = axis[long] * (length[long] * (np.arange(q) != k))[:, None]
         found.append((triangle(rest)[:, *lower(q)].T, long))
     if fanned:
-        for some in slices(len(every), 4096):
-            start, which = dips(axis[some, :, 0].T, length[some, 0], many.take(some))
+        way = directions(many.design)
+        cells = way.shape[1] * max(J, p * len(LENGTHS))
+        for some in slices(len(every), FAN_CELLS // cells):
+            start, which = dips(axis[some, :, 0].T, length[some, 0], many.take(some), way)
             found.append((start, every[some][which]))
     return tuple(np.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))
 
 
-@cache
-def anywhere(q, fanned):
-    """Starts for all, (q(q+1)/2, starts): large, larger, small; very large in one direction."""
-    one = np.eye(q)
-    starts = [size * one for size in (5, 50, 0.1)[: 3 - fanned] if q > 1]
-    if q > 2:
-        pairs = [(i, k) for i in range(q) for k in range(i)]
-        between = [(one[i] + sign * one[k]) / np.sqrt(2) for i, k in pairs for sign in (1, -1)]
-        long = [15 * way for way in one] + [3 * way for way in between]
-        starts += [np.column_stack([way, one / 10]) for way in long]
-    return np.array([triangle(start)[lower(q)] for start in starts]).reshape(-1, len(lower(q)[0])).T
+def directions(design):
+    """Unit vectors (q, D) all around, one of each two that are opposite.
 
-
-def fan(design):
-    """Λ of rank one, (q(q+1)/2, angles, lengths), with their angles (0 to π) and lengths.
-
-    Among the angles is that of which each group tells least: where a group has one row, or one
-    value of x, a valley can be as narrow as the inverse of its length.
+    Among them is that of which each group tells least: where a group has one row, or one value of
+    x, a valley can be as narrow as the inverse of its length.
     """
-    q, J = design.sizes[2:]
-    length = np.geomspace(0.05, 500, 21 if q == 1 else 12)
-    angle = np.zeros(1)
+    q = design.sizes[2]
+    if q == 1:
+        return np.ones((1, 1))
     if q == 2:
-        least = np.linalg.svd(design.rows[:, :q].T)[0][:, :, -1].T
-        angle = np.unique(np.append(np.pi * np.arange(16) / 16, angle_of(least)).round(9))
-    way = np.stack([np.cos(angle), np.sin(angle)])[:q, :, None] * length
-    return np.concatenate([way, np.zeros((q - 1, *way.shape[1:]))]), angle, length
+        angle = np.pi * np.arange(32) / 32
+        way = np.stack([np.cos(angle), np.sin(angle)])
+    else:
+        way = np.random.default_rng(0).normal(size=(q, 2 ** (q + 4)))
+        way /= np.linalg.norm(way, axis=0)
+    least = np.linalg.svd(design.rows[:, :q].T)[0][:, :, -1].T
+    way = np.hstack([way, least])
+    return np.unique((way * np.where(way[-1] < 0, -1, 1)).round(9), axis=1)
 
 
-def angle_of(axis):
-    """Angles of axes (q, …) up to their sign, from 0 to π; of one random effect, 0."""
-    return np.arctan2(axis[1:].sum(axis=0), axis[0]) % np.pi
-
-
-def dips(axis, reach, many):
+def dips(axis, reach, many, way):
     """Where Λ of rank one is lower than its neighbours, but not beside the known: θ, replicates.
 
     Of the known, axis (q, R) is the direction of the longest axis and reach (R,) its length.
     """
-    starts, angle, length = fan(many.design)
-    _, angles, lengths = starts.shape
-    places = starts.reshape(-1, angles * lengths)
-    blocks = slices(places.shape[1], BLOCK // many.design.sizes[3])
-    value = np.concatenate([criterion_at(places[:, block], many) for block in blocks])
-    value = value.reshape(angles, lengths, -1)
+    q = len(way)
+    value = criterion_along(way, LENGTHS, many)
     rim = np.pad(value, ((0, 0), (1, 1), (0, 0)), constant_values=np.inf)
     low = (value <= rim[:, :-2]) & (value <= rim[:, 2:])
-    low &= (value <= np.roll(value, 1, axis=0)) & (value <= np.roll(value, -1, axis=0))
+    nearest = np.argsort(-np.abs(way.T @ way), axis=0)[: 2 * q - 1]  # itself, and its neighbours
+    for other in nearest[1:]:
+        low &= value <= value[other]
+    low[:, 0] &= value[:, 0] == value[:, 0].min(axis=0)  # so near zero one is as good as all
     i, k, which = np.nonzero(low)
-    turn = np.interp(angle_of(axis), np.append(angle, angle[0] + np.pi), np.arange(angles + 1.0))
-    turn = np.abs((turn[which] - i + angles / 2) % angles - angles / 2)
-    step = np.interp(np.log(np.maximum(reach, 1e-9)), np.log(length), np.arange(lengths))[which] - k
-    other = (np.abs(step) > 1) | ((turn > 1) & (reach[which] > length[0]))
-    return starts[:, i, k][:, other], which[other]
+    known = nearest[:, np.abs(way.T @ axis).argmax(axis=0)]
+    beside = (known[:, which] == i).any(axis=0) | (reach[which] <= LENGTHS[0])
+    size = np.clip(reach[which], LENGTHS[0], LENGTHS[-1])
+    beside &= np.abs(np.log(size / LENGTHS[k])) <= np.log(LENGTHS[1] / LENGTHS[0])
+    i, k, which = i[~beside], k[~beside], which[~beside]
+    # A little in every direction, or the others would stay closed.
+    short = np.broadcast_to(SHORT * np.eye(q), (len(which), q, q))
+    start = np.concatenate([(way[:, i] * LENGTHS[k]).T[..., None], short], axis=2)
+    return triangle(start)[:, *lower(q)].T, which
 
 
-def criterion_at(theta, many):
-    """The criterion of all R replicates at the same places theta (m, T): (T, R).
+def criterion_along(way, length, many):
+    """The criterion where Λ has rank one: directions (q, D) × lengths (L,), (D, L, R).
 
-    What depends on the design alone is computed once; the rest is products of matrices. It costs
-    little, and some digits: the residual sum of squares is a difference.
+    There W = I + λ² vv' with v = Z·way, and W⁻¹ = I − λ² vv' / (1 + λ² v'v); the rest is products
+    of matrices. It costs little, and some digits: all is a difference from least squares, where
+    X'X = I, X'y = 0 and y'y = n. Where X is lost in rounding, it is inf.
     """
-    design, response, reml = many.design, many.response, many.reml
-    n, p, q, J = design.sizes
-    df, y = n - p if reml else n, response.rows[:q]
-    W_factor, white = divide(theta, design.rows)
-    X, eye = white[:, q:], np.broadcast_to(np.eye(q)[..., None, None], (q, q, *white.shape[2:]))
-    root = solve(W_factor, eye)
-    XX = np.einsum("kajt,kbjt->abt", X, X)
-    XX.T[:] += design.XX_within
-    L = cholesky(XX)
-    XW = np.einsum("kajt,kljt->atlj", X, root).reshape(-1, q * J)
-    Xy = (XW @ y.reshape(q * J, -1)).reshape(p, len(XX.T), -1) + response.Xy_within[:, None]
-    W = np.einsum("kljt,kmjt->tlmj", root, root).reshape(len(XX.T), -1)
-    rss = W @ (y[:, None] * y).reshape(W.shape[1], -1) - (solve(L[..., None], Xy) ** 2).sum(axis=0)
-    rss += response.ss_within + (response.within**2).sum(axis=0)
-    logs = np.log(np.abs(diagonal(W_factor)).prod(axis=0)).sum(axis=0)
-    if reml:
-        logs += np.log(diagonal(L)).sum(axis=0)
-    return df * (np.log(2 * np.pi / df * np.maximum(rss, 1e-300)) + 1) + 2 * logs[:, None]
+    n, p, q, J = many.design.sizes
+    df = n - p if many.reml else n
+    Z, X, y = many.design.rows[:, :q], many.design.rows[:, q:], many.response.rows[:q]
+    v = np.einsum("kaj,ad->kdj", Z, way)
+    vX, vy = np.einsum("kdj,kaj->daj", v, X), np.einsum("kdj,kjr->djr", v, y)
+    square = length[:, None] ** 2
+    det = 1 + square * (v * v).sum(axis=0)[:, None]  # of W, (D, L, J)
+    share = square / det
+    weighted = share[:, :, None] * vX[:, None]
+    XX = np.eye(p) - weighted @ vX.swapaxes(1, 2)[:, None]
+    Xy = (weighted.reshape(len(det), -1, J) @ vy).reshape(*det.shape[:2], p, -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        L = cholesky(XX.transpose(2, 3, 0, 1))
+        root = solve(L[..., None], Xy.transpose(2, 0, 1, 3))
+        rss = n - share @ (vy * vy) - (root * root).sum(axis=0)
+        log_det = np.log(det).sum(axis=2)
+        if many.reml:
+            log_det += 2 * np.log(diagonal(L)).sum(axis=0)
+        value = df * (np.log(2 * np.pi / df * rss) + 1) + log_det[..., None]
+    value[np.isnan(value)] = np.inf
+    return value

@@ -132,14 +132,16 @@ def test_side_by_side_is_one_after_another(q, restricted):
 
 @pytest.mark.parametrize("restricted", [True, False])
 @pytest.mark.parametrize("q", [1, 2, 3])
-def test_the_criterion_at_common_places_is_the_criterion(q, restricted):
+def test_the_criterion_along_directions_is_the_criterion(q, restricted):
     design, response = reduced(q)
     many = reml_many.Many.of(design, response, restricted)
-    theta = 10 ** np.random.default_rng(q).uniform(-1, 2, (q * (q + 1) // 2, 5))
-    value = reml_many.criterion_at(theta, many)
-    for place, at in zip(theta.T, value, strict=True):
-        same = np.repeat(place[:, None], value.shape[1], axis=1)
-        np.testing.assert_allclose(at, many.evaluate(same).criterion, rtol=1e-10)
+    way, length = reml_many.directions(design), np.array([0.1, 3.0, 80.0])
+    assert way.shape[1] == 1 if q == 1 else way.shape[1] > 30
+    for at, direction in zip(reml_many.criterion_along(way, length, many), way.T, strict=True):
+        for value, size in zip(at, length, strict=True):
+            theta = np.zeros((q * (q + 1) // 2, len(value)))
+            theta[:q] = size * direction[:, None]
+            np.testing.assert_allclose(value, many.evaluate(theta).criterion, rtol=1e-9)
 
 
 def test_batches_and_threads_change_nothing(monkeypatch):
@@ -198,7 +200,7 @@ def test_a_balanced_design_has_one_minimum_and_it_is_found(q, n_groups, size, se
     response = reml_reduce.reduce_response(many_y, design)
     many = reml_many.Many.of(design, response, True)
     theta, point, sure, _ = reml_many.optimum(design, response, True)
-    _, lowest = reml_many.best_elsewhere(theta, many)
+    _, lowest = reml_many.best_elsewhere(theta, point.criterion, many)
     _, single, also_sure, _ = reml_many.one_after_another(design, response, True)
     assert sure.all() and also_sure.all()
     assert (point.criterion < lowest + 1e-6).all()
