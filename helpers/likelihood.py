@@ -90,7 +90,7 @@ class Likelihood:
         W = self.shrinkage(psi, sigma2)
         zz_W = self.zz @ W
         U = (self.zx - zz_W @ self.zx) / sigma2
-        K = (self.xx - np.einsum("jqa,jqb->ab", self.zx, W @ self.zx)) / sigma2
+        K = (self.xx - np.tensordot(self.zx, W @ self.zx, axes=([0, 1], [0, 1]))) / sigma2
         F_inverse = np.linalg.inv(K[:p, :p])
         beta = F_inverse @ K[:p, p]
         squares = K[p, p] - K[:p, p] @ beta
@@ -101,7 +101,8 @@ class Likelihood:
         free_rows = self.n
         if self.reml:
             value += np.linalg.slogdet(K[:p, :p])[1]
-            gradient -= np.einsum("jqa,ab,jrb->qr", U[:, :, :p], F_inverse, U[:, :, :p])
+            UX = U[:, :, :p]
+            gradient -= np.tensordot(UX @ F_inverse, UX, axes=([0, 2], [0, 2]))
             free_rows -= p
         # D(cΨ, cσ²) is known in closed form, which gives the last derivative without more algebra.
         d_sigma2 = (free_rows - squares - np.sum(gradient * psi)) / sigma2

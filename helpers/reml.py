@@ -121,13 +121,14 @@ class Fits:
 
     @cached_property
     def random_effects_cov(self):
-        """σ² Λ (I + Λ' Z_j'Z_j Λ)⁻¹ Λ'."""
+        """σ² Λ (I + Λ' Z_j'Z_j Λ)⁻¹ Λ', the middle by its root."""
         q = self._design.sizes[2]
         factor = self._factor[:, None]
-        Z = self._design.rows[:, :q].transpose(2, 0, 1) @ factor
-        out = self._design.to_re @ factor
-        middle = np.linalg.inv(np.eye(q) + Z.swapaxes(-1, -2) @ Z)
-        return self.scale[:, None, None, None] * (out @ middle @ out.swapaxes(-1, -2))
+        G = self._design.rows[:, :q].transpose(2, 0, 1) @ factor
+        one = np.broadcast_to(np.eye(q), G.shape)
+        root = triangle(np.concatenate([G.swapaxes(-1, -2), one], axis=-1))
+        half = np.linalg.solve(root, (self._design.to_re @ factor).swapaxes(-1, -2))
+        return self.scale[:, None, None, None] * (half.swapaxes(-1, -2) @ half)
 
 
 @dataclass(frozen=True)

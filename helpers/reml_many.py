@@ -17,8 +17,10 @@ from helpers import reml_one
 from helpers.reml_one import (
     AT_ONCE,
     FAR,
+    LARGE,
     LAST_STEP,
     MOST_STEPS,
+    MOST_UNEQUAL,
     SHORT,
     SHORTEST_STEP,
     SINGULAR,
@@ -88,7 +90,8 @@ class Many:
         parts = [(theta[:, i], self.design, self.response.take(i), self.reml) for i in blocks]
         with np.errstate(divide="ignore", invalid="ignore"):  # far out, where X is lost in rounding
             point = joined([formula(*part) for part in parts])
-        point.criterion[np.isnan(point.criterion)] = np.inf
+        lost = ~np.isfinite(point.criterion)
+        point.criterion[lost], point.slope[..., lost] = np.inf, 0
         return point
 
     def value_and_gradient(self, theta):
@@ -157,10 +160,13 @@ def rss_within(beta, design, response):
 
 
 def evaluate_pair(theta, design, response, reml):
-    """`Many.evaluate` for q = 2, in closed form; see `reml_reduce.Products`."""
+    """`Many.evaluate` for q = 2, in closed form where that loses no digits; see `Products`."""
     (n, p, _, J), products, (a, b, c) = design.sizes, design.products, theta
     df, R = n - p if reml else n, theta.shape[1]
     D = products.determinant(theta)
+    if D.max() > LARGE:
+        response = response._replace(rows=response.rows[:2])
+        return evaluate_any(theta, design, response, reml)
     # one logarithm for four groups
     log_det = np.log(np.multiply.reduceat(D, range(0, J, 4), axis=0)).sum(axis=0)
     over_D = np.divide(1, D, out=D)
@@ -234,18 +240,15 @@ def score_of_groups(theta, design, response, reml):
 def moments(design, response, reml):
     """Start for Λ, (q(q+1)/2, R), as `reml_one.moments`."""
     q, J = design.sizes[2:]
-    Z = design.rows[:, :q]
-    S = np.einsum("klj,kmj->lmj", Z, Z).reshape(q * q, -1)
-    weight = 1 / (1 + S[:: q + 1].sum(axis=0) / q) ** 2
-    Zr = np.einsum("klj,kjr->ljr", Z * np.sqrt(weight), response.rows)
+    TZ, system, noise = reml_one.moment_equations(design.rows[:, :q])
+    u = np.einsum("lkj,kjr->ljr", TZ, response.rows)
     sigma2 = response.ss_within / design.df_within * (J - reml) / J
-    observed = np.einsum("ljr,mjr->lmr", Zr, Zr / sigma2).reshape(q * q, -1)
-    system = (S * weight @ S.T).reshape(q, q, q, q).swapaxes(1, 2).reshape(q * q, q * q)
-    psi = np.linalg.lstsq(system, observed - (S @ weight)[:, None])[0].reshape(q, q, -1)
-    # Where an eigenvalue is too small, or so large that a Cholesky factor would lose the others:
-    poor = ~is_positive(psi, -0.1) | (psi.max(axis=(0, 1)) > 1e12)
+    observed = np.einsum("ljr,mjr->lmr", u, u / sigma2).reshape(q * q, -1)
+    psi = np.linalg.solve(system, observed - noise[:, None]).reshape(q, q, -1)
+    poor = ~is_positive(psi, -np.maximum(0.1, psi.trace() / MOST_UNEQUAL))
     value, vector = np.linalg.eigh(psi[..., poor].T)
-    root = vector * np.sqrt(np.maximum(value, 0.1))[:, None]
+    least = np.maximum(0.1, value[:, -1:] / MOST_UNEQUAL)
+    root = vector * np.sqrt(np.maximum(value, least))[:, None]
     psi.T[poor] = np.eye(q)
     theta = cholesky(psi)[lower(q)]
     theta[:, poor] = triangle(root)[:, *lower(q)].T
@@ -316,13 +319,17 @@ def judge(value, new_value, change):
 
 
 def inverse_of(hessian, ridge):
-    """Inverse of a positive definite matrix (m, m, R) with a ridge."""
+    """Inverse of a positive definite matrix (m, m, R) with a ridge; of that alone if it is lost."""
     diagonal(hessian)[:] += ridge
     if len(hessian) > 4:
         return np.linalg.inv(hessian.T).T
-    L = cholesky(hessian)
-    root = solve(L, np.broadcast_to(np.eye(len(L))[..., None], L.shape))
-    return np.einsum("kar,kbr->abr", root, root)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        L = cholesky(hessian)
+        root = solve(L, np.broadcast_to(np.eye(len(L))[..., None], L.shape))
+    inverse = np.einsum("kar,kbr->abr", root, root)
+    lost = ~np.isfinite(inverse.trace())
+    inverse[..., lost] = np.eye(len(L))[..., None] / ridge[lost]
+    return inverse
 
 
 def update(inverse, move, turn):
@@ -498,7 +505,8 @@ def best_elsewhere(theta, known, many):
         part = many.take(which)
         trial = minimise(start, part)
         value = part.evaluate(trial).criterion
-        rise = value - known[which]
+        with np.errstate(invalid="ignore"):  # both may be infinite
+            rise = value - known[which]
         new = np.flatnonzero((rise < FAR) & (np.abs(rise) > 1e-6))
         if new.size:
             trial[:, new], point, _ = settle(trial[:, new], part.take(new), rounds=2)

@@ -35,6 +35,7 @@ SINGULAR = 1e-4  # standard deviation of Λ below which we call it zero; at 1, h
 SHORT = 0.1  # standard deviation of Λ that may be left out for a while
 NO_INFORMATION = 0.1  # on an entry of Λ, a group, where Λ is small
 LARGE = 1e8  # beside this, what is of the order of 1 loses half of its digits
+MOST_UNEQUAL = 1000  # variances in different directions, at the start
 FAR = 5  # above an optimum the boundary is left alone; of 3,900 looks none led lower from 3 above
 
 
@@ -280,9 +281,9 @@ class One:
         white = self.whiten(theta)
         sums = white.sums + self.sums_within
         L, failed = lapack.dpotrf(sums, lower=1)
-        lost = failed == len(L) or self.df * sums[-1, -1] > LARGE * L[-1, -1] ** 2
-        if lost and again:
-            self.take_out(np.linalg.solve(sums[:-1, :-1], sums[:-1, -1]))
+        drowned = not failed and self.df * sums[-1, -1] > LARGE * L[-1, -1] ** 2
+        if again and (drowned or failed == len(L)):
+            self.take_out(lapack.dpotrs(L[:-1, :-1], sums[:-1, -1], lower=1)[0])
             return self.evaluate(theta, again=False)
         if failed:
             return Value(theta, self, white, L, np.inf)
@@ -323,22 +324,39 @@ def least_curvature(square, n_groups):
 # ------------------------------------------------------------------------------- the search
 
 
-def moments(one):
-    """Start for theta: the Ψ whose expected Σ w Z'yy'Z over groups is the observed one.
+def moment_equations(Z):
+    """What Ψ has to do with the moments of u = Z'W⁻¹y at Ψ = I, summed over groups.
 
-    Groups with much data are weighted down, or they alone would decide. Eigenvalues are kept off
-    zero, so that no direction is closed from the start.
+    With T = (I + Z'Z)⁻¹ and H = I − T = Z'W⁻¹Z, u is TZ'y, and uu' is expected to be HΨH + TH, in
+    units of σ². These are the equations of MINQUE (Rao, 1971, doi:10.1016/0047-259X(71)90001-7):
+    groups with much data do not decide alone.
+
+    Returns
+    -------
+    TZ (q, q, J); the sums of H⊗H (q², q²) and of TH (q²,)
+    """
+    q = len(Z)
+    S = np.einsum("klj,kmj->lmj", Z, Z)
+    T = np.ascontiguousarray(np.linalg.inv(S.T + np.eye(q)).T)
+    H = np.eye(q)[..., None] - T
+    flat = H.reshape(q * q, -1)
+    system = (flat @ flat.T).reshape(q, q, q, q).swapaxes(1, 2).reshape(q * q, q * q)
+    system.flat[:: q * q + 1] += 1e-12 * system.trace()  # it may be singular, as with one row each
+    return np.einsum("lmj,kmj->lkj", T, Z), system, np.einsum("lmj,mkj->lk", T, H).ravel()
+
+
+def moments(one):
+    """Start for theta: the Ψ by `moment_equations`.
+
+    Eigenvalues are kept off zero, so that no direction is closed from the start.
     """
     q = one.q
-    sums = (one.rows[:, :q, None] * one.rows[:, None]).sum(axis=0)  # Z'[Z X y] of each group
-    S, Zy = sums[:, :q].reshape(q * q, -1), sums[:, -1]
-    weight = 1 / (1 + S[:: q + 1].sum(axis=0) / q) ** 2
+    TZ, system, noise = moment_equations(one.rows[:, :q])
+    u = (TZ * one.rows[:, -1]).sum(axis=1)
     over = one.n_groups / one.df_groups * one.df_within / one.ss_within
-    excess = (Zy * weight).dot(Zy.T).ravel() * over - S.dot(weight)
-    system = (S * weight).dot(S.T).reshape(q, q, q, q).swapaxes(1, 2).reshape(q * q, q * q)
-    system.flat[:: q * q + 1] += 1e-12 * system.trace()  # it is singular where groups are all alike
-    value, vector, _ = lapack.dsyev(lapack.dgesv(system, excess)[2].reshape(q, q))
-    root = vector * np.sqrt(np.maximum(value, 0.1))
+    psi = lapack.dgesv(system, u.dot(u.T).ravel() * over - noise)[2]
+    value, vector, _ = lapack.dsyev(psi.reshape(q, q))
+    root = vector * np.sqrt(np.maximum(value, max(0.1, value[-1] / MOST_UNEQUAL)))
     return lapack.dgeqrf(root.T)[0].T[lower(q)]
 
 

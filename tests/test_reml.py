@@ -318,6 +318,28 @@ def test_where_rows_hardly_stray_from_their_groups_the_optimum_is_found(q, small
         np.testing.assert_allclose(fit.cov_re, expected.cov_re, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("small", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("q", [1, 2, 3])
+def test_no_size_of_the_groups_differences_is_too_large(q, small):
+    """Few groups of few rows, whose coefficients differ by up to 10¹⁰ residual SDs."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        group = np.repeat(np.arange(12), rng.integers(q + 1, q + 8, 12))
+        Z = np.column_stack([np.ones(len(group)), rng.normal(size=(len(group), q - 1))])
+        spread = rng.choice([1, 10, 100], q)
+        b = rng.normal(size=(8, 12, q)) * spread
+        many_y = (b[:, group] * Z).sum(axis=2) + small * rng.normal(size=(8, len(group)))
+        fits = reml.fit_many(many_y, Z, Z, group)
+        singles = [reml.fit(y, Z, Z, group) for y in many_y]
+        assert fits.converged.all() and all(single.converged for single in singles)
+        # To the rounding of y, of which so little is left.
+        rounding = len(group) * 1e-16 * np.abs(many_y).max() / small
+        expected = [single.criterion for single in singles]
+        np.testing.assert_allclose(fits.criterion, expected, rtol=0, atol=1e-6 + 50 * rounding)
+        np.testing.assert_allclose(fits.random_effects.std(axis=1), b.std(axis=1), rtol=1e-2)
+
+
 def test_the_estimates_recover_the_truth():
     """Means over 2,000 data sets agree with the truth within 4 Monte Carlo standard errors."""
     data = simulate.schools(40, 20, seed=6)
