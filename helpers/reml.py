@@ -199,7 +199,7 @@ def fit(y, X, Z, groups, *, reml=True):
     >>> result.converged, result.singular
     (True, False)
     """
-    y = np.asarray(y, dtype=float)
+    y = np.asarray(y)
     if y.ndim != 1:
         raise ValueError(
             f"y must have one axis (rows), not shape {y.shape}; for many, see fit_many"

@@ -269,14 +269,15 @@ def minimise(theta, many):
     """
     found = theta.copy()
     active, step = np.arange(theta.shape[1]), np.ones(theta.shape[1])
-    enough = np.full(theta.shape[1], AT_ONCE)
+    enough, inverse = np.full(theta.shape[1], AT_ONCE), None
     if len(active) > FEW:
         value, gradient = many.value_and_gradient(theta)
         inverse = many.inverse(theta)
     for _ in range(MOST_STEPS):
         if len(active) <= FEW:
             for i, k in enumerate(active):
-                found[:, k] = reml_one.minimise(theta[:, i], many.one(i))
+                begun = () if inverse is None else (inverse[..., i].copy(), step[i], enough[i])
+                found[:, k] = reml_one.minimise(theta[:, i], many.one(i), *begun)
             return found
         direction = -np.einsum("abr,br->ar", inverse, gradient)
         promise = -np.einsum("ar,ar->r", direction, gradient)
@@ -527,7 +528,8 @@ def elsewhere(theta, many):
     every = np.arange(theta.shape[1])
     fanned = q == 1 or (J <= FAN_GROUPS and few_groups(many.design))
     sizes = (5, 50, 0.1)[: 3 - fanned] if q > 1 else ()
-    found = [(np.outer(size * np.eye(q)[lower(q)], every**0), every) for size in sizes]
+    one = np.repeat(np.eye(q)[lower(q)][:, None], len(every), axis=1)
+    found = [(size * one, every) for size in sizes]
     axis, length, _ = np.linalg.svd(unfold(theta, q).transpose(2, 0, 1))
     for k in range(1, q):
         # `look_again` has left out the last where it is below 1; beside very long ones, digits go.

@@ -328,8 +328,8 @@ def moment_equations(Z):
     """What Ψ has to do with the moments of u = Z'W⁻¹y at Ψ = I, summed over groups.
 
     With T = (I + Z'Z)⁻¹ and H = I − T = Z'W⁻¹Z, u is TZ'y, and uu' is expected to be HΨH + TH, in
-    units of σ². These are the equations of MINQUE (Rao, 1971, doi:10.1016/0047-259X(71)90001-7):
-    groups with much data do not decide alone.
+    units of σ². Groups with much data do not decide alone. The equations are those of MINQUE (Rao,
+    1971, doi:10.1016/0047-259X(71)90001-7), with β and σ² taken from least squares.
 
     Returns
     -------
@@ -360,11 +360,15 @@ def moments(one):
     return lapack.dgeqrf(root.T)[0].T[lower(q)]
 
 
-def minimise(theta, one):
-    """BFGS from theta, (q(q+1)/2,). At each evaluation it takes its step or shortens it."""
-    at, step, enough = one.evaluate(theta), 1.0, AT_ONCE
+def minimise(theta, one, inverse=None, step=1.0, enough=AT_ONCE):
+    """BFGS from theta, (q(q+1)/2,). At each evaluation it takes its step or shortens it.
+
+    The other arguments go on with a search that `reml_many` has begun.
+    """
+    at = one.evaluate(theta)
     gradient = at.gradient
-    inverse = lapack.dgesv(sum(one.information(at)), one.eye)[2]
+    if inverse is None:
+        inverse = lapack.dgesv(sum(one.information(at)), one.eye)[2]
     for _ in range(MOST_STEPS):
         direction = -inverse.dot(gradient)
         promise = -direction.dot(gradient)

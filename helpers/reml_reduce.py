@@ -224,9 +224,14 @@ class Basis:
 def in_order(groups):
     """An order of rows in which each group follows another, and where each starts in it."""
     order = slice(None)
-    if not np.all(groups[1:] >= groups[:-1]):
-        order = np.argsort(groups, kind="stable")
-        groups = groups[order]
+    try:
+        if not np.all(groups[1:] >= groups[:-1]):
+            order = np.argsort(groups, kind="stable")
+            groups = groups[order]
+    except TypeError:
+        raise ValueError(
+            "groups has labels of different kinds, such as text and numbers; make them one kind"
+        ) from None
     starts = np.flatnonzero(groups[1:] != groups[:-1]) + 1
     return order, np.concatenate([[0], starts])
 
@@ -284,11 +289,13 @@ def reduce_response(Y, design):
 def rotate(Y, design):
     """`reduce_response` for a block of replicates."""
     n, p, q, J = design.sizes
+    largest = np.abs(Y).max(axis=1)
+    check_unit(largest)
     y = Y.T[design.order].copy(order="C")
     start = design.Q.T @ y
     y -= design.Q @ start
     unit = np.sqrt(np.einsum("ir,ir->r", y, y) / n)
-    rounding = ROUNDING * np.abs(Y).max(axis=1)
+    rounding = ROUNDING * largest
     check_left_over(unit, rounding, "the fixed effects fit y exactly, so that no variance is left")
     rows = design.basis.gather(y)
     y -= design.basis.spread(rows)
@@ -337,6 +344,16 @@ def check_sizes(n, p, q, n_groups):
         raise ValueError(
             f"{n_groups} groups × {q} random effects make {n_groups * q} random effects for {n} "
             "rows: they cannot be told from the residuals; use fewer columns in Z or more rows"
+        )
+
+
+def check_unit(largest):
+    """Stop where squares of y would be too large or too small to be numbers."""
+    strange = (largest > 1e150) | ((largest < 1e-150) & (largest > 0))
+    if strange.any():
+        raise ValueError(
+            f"y reaches {largest[strange][0]:.0e}, whose square a computer cannot hold; "
+            "give y in another unit"
         )
 
 

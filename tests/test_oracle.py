@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reference import dense
 from scipy import optimize
 
-from helpers import reml
+from helpers import reml, reml_many, reml_reduce
 
 CRITERION = 1e-6
 
@@ -200,6 +200,23 @@ def test_the_lower_valley_is_found(sizes, p, q, spread, method, seed):
     starts = [np.zeros(size.shape[1]), *(size * rng.choice([-1, 1], size.shape))]
     lowest = min(optimize.minimize(value, start, tol=1e-4).fun for start in starts)
     assert fit(y, X, Z, groups, method).criterion < lowest + CRITERION
+
+
+@pytest.mark.parametrize("sizes, seed", [([5, 2, 4, 2], 320), ([1, 2, 4, 2, 5, 1], 400)])
+def test_a_search_that_is_handed_over_ends_in_the_same_valley(sizes, seed, monkeypatch):
+    """The last few replicates of many go on by themselves, with what was learnt on the way."""
+    _, X, Z, groups, _ = make_design(sizes, 2, 2, [5.0, 1.0], [0] * 3, 0, False, seed)
+    rng = np.random.default_rng(seed)
+    b = rng.normal(size=(12, len(sizes), 2)) * [5, 1]
+    many_y = (b[:, groups] * Z).sum(2) + rng.standard_t(2, (12, len(groups)))
+    design = reml_reduce.reduce_design(X, Z, groups)
+    response = reml_reduce.reduce_response(many_y, design)
+    many = reml_many.Many.of(design, response, False)
+    start, ends = reml_many.moments(design, response, False), []
+    for few in (0, 6):
+        monkeypatch.setattr(reml_many, "FEW", few)
+        ends.append(many.evaluate(reml_many.minimise(start, many)).criterion)
+    np.testing.assert_allclose(ends[0], ends[1], rtol=0, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------ closed forms
