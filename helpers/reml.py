@@ -30,7 +30,7 @@ from functools import cached_property
 
 import numpy as np
 
-from helpers.reml_many import optimum, score_of_groups
+from helpers.reml_many import at_the_edge, optimum, score_of_groups
 from helpers.reml_one import lower, triangle, unfold
 from helpers.reml_reduce import Design, reduce_design, reduce_response, slices
 
@@ -268,7 +268,8 @@ def _fit_part(Y, design, reml):
     """Arrays for `Fits`, in the order of its fields, replicates first, undoing all scaling."""
     n, p, q, _ = design.sizes
     response = reduce_response(Y, design)
-    theta, point, converged, singular = optimum(design, response, reml)
+    theta, point, converged = optimum(design, response, reml)
+    theta, singular = at_the_edge(theta, q)
     df, unit = (n - p if reml else n), response.unit
     beta = (response.start + point.beta * unit).T @ design.to_beta.T
     scale = point.scale * unit**2

@@ -428,7 +428,7 @@ def certainty(theta, point, many):
 
 
 def optimum(design, response, reml):
-    """The minimum for each replicate: theta, its point, whether it was verified, and is singular.
+    """The minimum for each replicate: theta, its point, and whether it was verified.
 
     A second valley of the criterion is rare but for two cases, which are challenged from elsewhere:
     few groups, and a first optimum with next to no information in a direction. A balanced design
@@ -449,11 +449,20 @@ def optimum(design, response, reml):
             theta[:, moved], there, off[moved] = settle(trial[:, better], part)
             point.put(moved, there)
             sure[moved], _ = certainty(theta[:, moved], there, part)
-    q = design.sizes[2]
-    singular = shortest(theta, q) <= SINGULAR
-    length = np.linalg.svd(unfold(theta[:, singular], q).T, compute_uv=False)
-    singular[singular] = length[:, -1] <= SINGULAR
-    return theta, point, sure & ~off, singular
+    return theta, point, sure & ~off
+
+
+def at_the_edge(theta, q):
+    """Theta with what is as good as zero set to zero, and which replicates are singular.
+
+    A direction of Λ that ends there has no slope downhill, so that the criterion does not rise.
+    """
+    theta, singular = theta.copy(), shortest(theta, q) <= SINGULAR
+    axis, length, _ = np.linalg.svd(unfold(theta[:, singular], q).transpose(2, 0, 1))
+    length[length <= SINGULAR] = 0
+    theta[:, singular] = triangle(axis * length[:, None])[:, *lower(q)].T
+    singular[singular] = length[:, -1] == 0
+    return theta, singular
 
 
 def one_after_another(design, response, reml):
@@ -469,10 +478,9 @@ def one_after_another(design, response, reml):
             if value[0] < at.criterion - 100 * TOLERANCE:
                 at, off = reml_one.settle(trial[:, 0], one)
                 sure, _ = reml_one.certainty(at, one)
-        singular = reml_one.is_singular(at.theta, one.q)
-        found.append((at.theta, *one.estimates(at), sure and not off, singular))
-    theta, *point, sure, singular = (beside(column) for column in zip(*found, strict=True))
-    return theta, Point(*point), sure, singular
+        found.append((at.theta, *one.estimates(at), sure and not off))
+    theta, *point, sure = (beside(column) for column in zip(*found, strict=True))
+    return theta, Point(*point), sure
 
 
 def beside(arrays):

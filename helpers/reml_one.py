@@ -449,11 +449,6 @@ def look_again(at, one):
     return np.hstack([axis * length, push]), off or unseen, off
 
 
-def is_singular(theta, q):
-    """Whether the least standard deviation of Λ in any direction is as good as zero."""
-    return lapack.dgesdd(unfold(theta, q), compute_uv=0)[1][-1] <= SINGULAR
-
-
 def certainty(at, one):
     """Whether the gradient is as good as zero, and whether theta is badly determined."""
     expected, least = one.information(at)

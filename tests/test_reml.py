@@ -199,9 +199,9 @@ def test_a_balanced_design_has_one_minimum_and_it_is_found(q, n_groups, size, se
     assert design.balanced
     response = reml_reduce.reduce_response(many_y, design)
     many = reml_many.Many.of(design, response, True)
-    theta, point, sure, _ = reml_many.optimum(design, response, True)
+    theta, point, sure = reml_many.optimum(design, response, True)
     _, lowest = reml_many.best_elsewhere(theta, point.criterion, many)
-    _, single, also_sure, _ = reml_many.one_after_another(design, response, True)
+    _, single, also_sure = reml_many.one_after_another(design, response, True)
     assert sure.all() and also_sure.all()
     assert (point.criterion < lowest + 1e-6).all()
     np.testing.assert_allclose(single.criterion, point.criterion, rtol=0, atol=1e-6)
@@ -232,7 +232,7 @@ def test_a_flat_optimum_is_not_taken_for_reached_before_a_step():
     design = reml_reduce.reduce_design(X, X[:, :1], groups)
     response = reml_reduce.reduce_response(many_y, design)
     many = reml_many.Many.of(design, response, True)
-    theta, point, sure, _ = reml_many.optimum(design, response, True)
+    theta, point, sure = reml_many.optimum(design, response, True)
     assert sure.all()
     for near in np.geomspace(0.5, 2, 21):
         assert (point.criterion < many.evaluate(near * theta).criterion + 5e-8).all()
@@ -247,7 +247,7 @@ def test_where_the_criterion_bends_down_the_search_goes_on(q, large, seed):
     many_y = rng.normal(size=(1000, large + 2)) + 0.3 * rng.normal(size=(1000, 3))[:, groups]
     design = reml_reduce.reduce_design(X, X[:, :q], groups)
     response = reml_reduce.reduce_response(many_y, design)
-    _, point, sure, _ = reml_many.optimum(design, response, True)
+    _, point, sure = reml_many.optimum(design, response, True)
     _, single, *_ = reml_many.one_after_another(design, response.take(slice(0, 500)), True)
     assert sure.all()
     np.testing.assert_allclose(single.criterion, point.criterion[:500], rtol=0, atol=1e-6)
@@ -316,6 +316,18 @@ def test_where_rows_hardly_stray_from_their_groups_the_optimum_is_found(q, small
         assert fit.converged and not fit.singular
         assert fit.scale / small**2 == pytest.approx(expected.scale / 1e-6, rel=1e-3)
         np.testing.assert_allclose(fit.cov_re, expected.cov_re, atol=1e-3)
+
+
+def test_what_is_zero_is_zero():
+    """Variances of the order of rounding would have correlations that differ between machines."""
+    many_y = simulate.replicates(SCHOOLS, 60, sd_intercept=1.0, sd_slope=0.05, seed=5)
+    fits = reml.fit_many(many_y, X, X, GROUPS)
+    none = (fits.cov_re == 0).all(axis=(1, 2))
+    assert none.any() and fits.singular[none].all() and not fits.singular.all()
+    least = np.linalg.eigvalsh(fits.cov_re / fits.scale[:, None, None])[:, 0]
+    assert (least[~fits.singular] > 1e-10).all() and (np.abs(least[fits.singular]) < 1e-15).all()
+    for k in np.flatnonzero(none)[:3]:
+        assert (reml.fit(many_y[k], X, X, GROUPS).cov_re == 0).all()
 
 
 @pytest.mark.filterwarnings("error")
