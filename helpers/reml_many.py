@@ -457,7 +457,10 @@ def at_the_edge(theta, q):
 
     A direction of Λ that ends there has no slope downhill, so that the criterion does not rise.
     """
-    theta, singular = theta.copy(), shortest(theta, q) <= SINGULAR
+    singular = shortest(theta, q) <= SINGULAR
+    if not singular.any():
+        return theta, singular
+    theta = theta.copy()
     axis, length, _ = np.linalg.svd(unfold(theta[:, singular], q).transpose(2, 0, 1))
     length[length <= SINGULAR] = 0
     theta[:, singular] = triangle(axis * length[:, None])[:, *lower(q)].T
