@@ -30,8 +30,9 @@ from functools import cached_property
 
 import numpy as np
 
-from helpers.reml_many import at_the_edge, optimum, score_of_groups
+from helpers.reml_many import score_of_groups
 from helpers.reml_one import lower, triangle, unfold
+from helpers.reml_optimum import at_the_edge, optimum
 from helpers.reml_reduce import Design, reduce_design, reduce_response, slices
 
 THREADS = 1 if sys.platform == "emscripten" else 2

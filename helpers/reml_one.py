@@ -17,6 +17,7 @@ for `@`: it takes half the time when matrices are small.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache, cached_property
 from math import log, pi, sqrt
 
@@ -95,10 +96,11 @@ def bends(q):
 
 
 def cholesky(A):
-    """Lower factors of symmetric positive definite matrices A (m, m, …)."""
+    """Lower factors of symmetric positive definite matrices A (m, m, …); nan where one is not."""
     m = len(A)
     if m > 4:
-        return np.linalg.cholesky(A.T).swapaxes(-1, -2).T
+        with suppress(np.linalg.LinAlgError):  # raised for all if one is lost in rounding
+            return np.linalg.cholesky(A.T).swapaxes(-1, -2).T
     L = np.zeros(A.shape)
     for i in range(m):
         for k in range(i + 1):

@@ -1,0 +1,378 @@
+"""The search as a whole: from moments, from elsewhere, and along the axes of Λ.
+
+A search from moments ends in a minimum, by `reml_many` or `reml_one`. Two things remain. There may
+be a lower valley elsewhere: with few groups, or where the data say next to nothing in a direction,
+other starts follow. And some groups may differ 10⁴ times and more as much as their rows: there
+long axes of Λ drown short ones, so Z is measured along the axes, in their lengths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from helpers import reml_one
+from helpers.reml_many import FEW, Many, Point, certainty, minimise, moments, settle, shortest
+from helpers.reml_one import (
+    FAR,
+    SHORT,
+    SINGULAR,
+    TOLERANCE,
+    cholesky,
+    diagonal,
+    divide,
+    lower,
+    solve,
+    triangle,
+    unfold,
+)
+from helpers.reml_reduce import ROUNDING, joined, slices
+
+FEW_GROUPS = 15  # for each random slope; with fewer, a second valley is looked for always
+FAN_GROUPS = 40  # with more, a fan of starts would cost more than it is worth
+LENGTHS = np.geomspace(0.05, 500, 20)  # of each direction in the fan
+FAN_CELLS = 4_000_000  # numbers in the fan's largest array, so that memory stays bounded
+LONG = 1e4  # standard deviation of Λ beside which others lose digits
+MOST_TURNS = 8
+FITTING = 3  # times the length in which Z is measured, or one part in it, an axis may be
+
+
+def optimum(design, response, reml):
+    """The minimum for each replicate: theta, its point, and whether it was verified.
+
+    A second valley of the criterion is rare but for two cases, which are challenged from elsewhere:
+    few groups, and a first optimum with next to no information in a direction. A balanced design
+    has one valley; there only what was not verified is challenged.
+    """
+    if len(response.unit) <= FEW:
+        return one_after_another(design, response, reml)
+    theta = moments(design, response, reml)
+    long = is_long(theta, design)
+    if long.any():
+        return optimum_apart(long, design, response, reml)
+    many = Many.of(design, response, reml)
+    theta, point, off = settle(minimise(theta, many), many)
+    sure, flat = certainty(theta, point, many)
+    doubtful = np.flatnonzero(~sure | off | (flat | few_groups(design)) & (not design.balanced))
+    if doubtful.size:
+        part = many.take(doubtful)
+        trial, value = best_elsewhere(theta[:, doubtful], point.criterion[doubtful], part)
+        better = np.flatnonzero(value < point.criterion[doubtful] - 100 * TOLERANCE)
+        if better.size:
+            moved, part = doubtful[better], part.take(better)
+            theta[:, moved], there, off[moved] = settle(trial[:, better], part)
+            point.put(moved, there)
+            sure[moved], _ = certainty(theta[:, moved], there, part)
+    sure &= ~off
+    long = np.flatnonzero(is_long(theta, design))
+    if long.size:
+        theta[:, long], there, sure[long] = one_after_another(design, response.take(long), reml)
+        point.put(long, there)
+    return theta, point, sure
+
+
+def optimum_apart(long, design, response, reml):
+    """`optimum` where some replicates, `long` of bool (R,), are for `one_after_another`."""
+    order = np.argsort(~long, kind="stable")
+    ends = slice(0, long.sum()), slice(long.sum(), None)
+    parts = [one_after_another(design, response.take(order[ends[0]]), reml)]
+    if not long.all():
+        parts.append(optimum(design, response.take(order[ends[1]]), reml))
+    theta, point, sure = zip(*parts, strict=True)
+    back = np.argsort(order)
+    point = Point(*(array[..., back] for array in joined(point)))
+    return np.hstack(theta)[:, back], point, np.concatenate(sure)[back]
+
+
+def one_after_another(design, response, reml):
+    """`optimum` for a few replicates, by `reml_one`; only starts from elsewhere go side by side."""
+    found = [alone(design, response.take([i]), reml) for i in range(len(response.unit))]
+    theta, *point, sure = (beside(column) for column in zip(*found, strict=True))
+    return theta, Point(*point), sure
+
+
+def alone(design, response, reml):
+    """`one_after_another` for one replicate: theta, the numbers of its point, whether verified."""
+    one = reml_one.One(design, response.take(0), reml)
+    theta = reml_one.moments(one)
+    if not is_long(theta, design):
+        at, sure = search(theta, one, design, response)
+        if not is_long(at.theta, design):
+            return at.theta, *one.estimates(at), sure
+        theta = at.theta
+    return along_axes(theta, design, response, reml)
+
+
+def search(theta, one, design, response):
+    """The minimum for one replicate, a `reml_one.Value`, and whether it was verified."""
+    at, off = reml_one.settle(reml_one.minimise(theta, one), one)
+    return challenge(at, off, one, design, response)
+
+
+def challenge(at, off, one, design, response):
+    """The better of a first minimum and those from elsewhere, and whether it was verified."""
+    sure, flat = reml_one.certainty(at, one)
+    if not sure or off or ((flat or few_groups(design)) and not design.balanced):
+        many = Many.of(design, response, bool(one.weights[0]))
+        trial, value = best_elsewhere(at.theta[:, None], np.array([at.criterion]), many)
+        if value[0] < at.criterion - 100 * TOLERANCE:
+            at, off = reml_one.settle(trial[:, 0], one)
+            sure, _ = reml_one.certainty(at, one)
+    return at, sure and not off
+
+
+def beside(arrays):
+    """Arrays of one shape, joined along a new last axis."""
+    if len(arrays) == 1:
+        return np.asarray(arrays[0])[..., None]
+    together = np.array(arrays)
+    return together.transpose(*range(1, together.ndim), 0)
+
+
+# -------------------------------------------------------------------------- along the axes of Λ
+
+
+def is_long(theta, design):
+    """Whether an axis of Λ may be so long that other axes lose digits beside it."""
+    return (theta**2).sum(axis=0) > (LONG**2 if design.sizes[2] > 1 else np.inf)
+
+
+def along_axes(theta, design, response, reml):
+    """`alone` from a theta with long axes: Z is measured along them until their lengths fit."""
+    q = design.sizes[2]
+    theta = spread_of_groups(theta, design, response, reml)
+    for _ in range(MOST_TURNS):
+        axis, length, _ = np.linalg.svd(unfold(theta, q))
+        measure = axis * np.maximum(length, 1)
+        its_design, its_response, turn = measured(design, response, measure)
+        start = triangle(np.linalg.solve(measure, unfold(theta, q)))[lower(q)]
+        one = reml_one.One(its_design, its_response.take(0), reml)
+        at, off = reml_one.settle(reml_one.minimise(start, one), one)
+        sure = False
+        if fits(at.theta, measure):
+            at, sure = challenge(at, off, one, its_design, its_response)
+        theta = triangle(measure @ unfold(at.theta, q))[lower(q)]
+        if sure and fits(at.theta, measure):
+            break
+    criterion, beta, scale, root_beta, slope = one.estimates(at)
+    back = np.linalg.inv(measure)
+    return theta, criterion, turn @ beta, scale, root_beta @ turn.T, back.T @ slope @ back, sure
+
+
+def fits(theta, measure):
+    """Whether the axes of Λ, of which theta is the triangle in this measure, are those of it.
+
+    None has grown much, and none fallen below what could be told from zero in this measure.
+    """
+    length = np.linalg.svd(measure @ unfold(theta, len(measure)), compute_uv=False)
+    fallen = np.linalg.norm(measure, axis=0) > FITTING * np.maximum(length, 1)
+    return not fallen.any() and np.abs(theta).max() < FITTING
+
+
+def spread_of_groups(theta, design, response, reml):
+    """Start where axes are long: theta with the spread of what each group's rows alone say."""
+    q, J = design.sizes[2:]
+    reach = np.sqrt((theta**2).sum())
+    design, response, _ = measured(design, response, reach * np.eye(q))
+    one = reml_one.One(design, response.take(0), reml)
+    _, beta, *_ = one.estimates(one.evaluate(np.eye(q)[lower(q)]))
+    one.take_out(beta - one.centre)
+    Z = one.rows[:, :q].T
+    full = np.linalg.svd(Z, compute_uv=False)[:, -1] > 1
+    if full.sum() <= q:
+        return theta
+    own = np.linalg.solve(Z[full].swapaxes(1, 2), one.rows[:, -1].T[full][..., None])[..., 0]
+    sigma = np.sqrt(one.ss_within / one.df_within)
+    return triangle(reach / sigma / np.sqrt(full.sum()) * own.T)[lower(q)]
+
+
+def measured(design, response, measure):
+    """The same data with Z · measure for Z, and X turned to suit; and that turn (p, p).
+
+    The columns of measure (q, q) begin with the longest. When the rows of each group are rotated so
+    that Z is a triangle again, W falls off from its first row to its last, and its Cholesky factor
+    keeps the digits of each. X is turned so that no column hides another, which Z may dwarf.
+    """
+    q, p = len(measure), design.sizes[1]
+    rotation, Z = np.linalg.qr(np.einsum("klj,lm->jkm", design.rows[:, :q], measure))
+    X = np.einsum("jkl,kaj->lja", rotation, design.rows[:, q:])
+    y = np.einsum("jkl,kjr->ljr", rotation, response.rows)
+    Z = Z.transpose(1, 2, 0)
+    _, white = divide(np.eye(q)[lower(q)], np.concatenate([Z, X.swapaxes(1, 2)], axis=1))
+    white = white[:, q:].swapaxes(1, 2).reshape(-1, p)
+    turn = np.linalg.svd(np.vstack([white, design.X_within]), full_matrices=False)[2].T
+    X_within = design.X_within @ turn
+    design = replace(
+        design,
+        Q=design.Q @ turn,
+        R_x=turn.T @ design.R_x,
+        R_z=np.linalg.solve(measure, design.R_z),
+        rows=np.concatenate([Z, (X @ turn).swapaxes(1, 2)], axis=1),
+        X_within=X_within,
+    )
+    Xy_within = X_within.T @ response.within
+    response = response._replace(start=turn.T @ response.start, rows=y, Xy_within=Xy_within)
+    return design, response, turn
+
+
+# ---------------------------------------------------------------------------- zero is zero
+
+
+def at_the_edge(theta, q):
+    """Theta with what is as good as zero set to zero, and which replicates are singular.
+
+    A direction of Λ that ends there has no slope downhill, so that the criterion does not rise.
+    """
+    least = np.maximum(SINGULAR, ROUNDING * np.sqrt((theta**2).sum(axis=0)))
+    singular = shortest(theta, q) <= least
+    if not singular.any():
+        return theta, singular
+    theta = theta.copy()
+    axis, length, _ = np.linalg.svd(unfold(theta[:, singular], q).transpose(2, 0, 1))
+    length[length <= least[singular, None]] = 0
+    theta[:, singular] = triangle(axis * length[:, None])[:, *lower(q)].T
+    singular[singular] = length[:, -1] == 0
+    return theta, singular
+
+
+# ------------------------------------------------------------------------ starts from elsewhere
+
+
+def few_groups(design):
+    """Whether a second valley is likely enough to be looked for always.
+
+    What counts is how many groups of one size would be as many: of 80,240 awkward data sets with 15
+    to 60 groups and two random effects 120 had a lower valley than the first, 116 of them with
+    fewer than 15 by this count.
+    """
+    q = design.sizes[2]
+    size = (design.rows[:, :q] ** 2).sum(axis=(0, 1))
+    return size.sum() ** 2 < FEW_GROUPS * max(1, q - 1) * (size**2).sum()
+
+
+def best_elsewhere(theta, known, many):
+    """The best theta from all other starts, for each replicate, and its criterion.
+
+    Where a search ends neither where the known criterion is nor far above, there may be a way on.
+    """
+    best, least = theta.copy(), np.full(theta.shape[1], np.inf)
+    start, which = elsewhere(theta, many)
+    if which.size:
+        part = many.take(which)
+        trial = minimise(start, part)
+        value = part.evaluate(trial).criterion
+        with np.errstate(invalid="ignore"):  # both may be infinite
+            rise = value - known[which]
+        new = np.flatnonzero((rise < FAR) & (np.abs(rise) > 1e-6))
+        if new.size:
+            trial[:, new], point, _ = settle(trial[:, new], part.take(new), rounds=2)
+            value[new] = point.criterion
+        order = np.argsort(-value)
+        best[:, which[order]], least[which[order]] = trial[:, order], value[order]
+    return best, least
+
+
+def elsewhere(theta, many):
+    """Starts away from theta, (q(q+1)/2, starts), and the replicate that each is for.
+
+    They are some for all, theta without one of its axes, and dips among Λ of rank one. Among
+    awkward data sets with few groups they miss, of the valleys lower than the first one, 1 of 955
+    (66,600 data sets with two random effects) and 8 of 552 (16,200 with three).
+    """
+    _, p, q, J = many.design.sizes
+    every = np.arange(theta.shape[1])
+    fanned = q == 1 or (J <= FAN_GROUPS and few_groups(many.design))
+    fanned &= np.abs(many.design.rows[:, :q]).max() < LONG  # with more, its short form loses digits
+    sizes = (5, 50, 0.1)[: 3 - fanned] if q > 1 else ()
+    one = np.repeat(np.eye(q)[lower(q)][:, None], len(every), axis=1)
+    found = [(size * one, every) for size in sizes]
+    axis, length, _ = np.linalg.svd(unfold(theta, q).transpose(2, 0, 1))
+    for k in range(1, q):
+        # `look_again` has left out the last where it is below 1; beside very long ones, digits go.
+        least = 1 if k == q - 1 else SINGULAR
+        long = np.flatnonzero((length[:, k] > least) & (length[:, 0] < 1e4))
+        rest = axis[long] * (length[long] * (np.arange(q) != k))[:, None]
+        found.append((triangle(rest)[:, *lower(q)].T, long))
+    if fanned:
+        way = directions(many.design)
+        cells = way.shape[1] * max(J, p * len(LENGTHS))
+        for some in slices(len(every), FAN_CELLS // cells):
+            start, which = dips(axis[some, :, 0].T, length[some, 0], many.take(some), way)
+            found.append((start, every[some][which]))
+    return tuple(np.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))
+
+
+def directions(design):
+    """Unit vectors (q, D) all around, one of each two that are opposite.
+
+    Among them is that of which each group tells least: where a group has one row, or one value of
+    x, a valley can be as narrow as the inverse of its length.
+    """
+    q = design.sizes[2]
+    if q == 1:
+        return np.ones((1, 1))
+    if q == 2:
+        angle = np.pi * np.arange(32) / 32
+        way = np.stack([np.cos(angle), np.sin(angle)])
+    else:
+        way = np.random.default_rng(0).normal(size=(q, 2 ** (q + 4)))
+        way /= np.linalg.norm(way, axis=0)
+    least = np.linalg.svd(design.rows[:, :q].T)[0][:, :, -1].T
+    way = np.hstack([way, least])
+    return np.unique((way * np.where(way[-1] < 0, -1, 1)).round(9), axis=1)
+
+
+def dips(axis, reach, many, way):
+    """Where Λ of rank one is lower than its neighbours, but not beside the known: θ, replicates.
+
+    Of the known, axis (q, R) is the direction of the longest axis and reach (R,) its length.
+    """
+    q = len(way)
+    value = criterion_along(way, LENGTHS, many)
+    rim = np.pad(value, ((0, 0), (1, 1), (0, 0)), constant_values=np.inf)
+    low = (value <= rim[:, :-2]) & (value <= rim[:, 2:])
+    nearest = np.argsort(-np.abs(way.T @ way), axis=0)[: 2 * q - 1]  # itself, and its neighbours
+    for other in nearest[1:]:
+        low &= value <= value[other]
+    low[:, 0] &= value[:, 0] == value[:, 0].min(axis=0)  # so near zero one is as good as all
+    i, k, which = np.nonzero(low)
+    known = nearest[:, np.abs(way.T @ axis).argmax(axis=0)]
+    beside = (known[:, which] == i).any(axis=0) | (reach[which] <= LENGTHS[0])
+    size = np.clip(reach[which], LENGTHS[0], LENGTHS[-1])
+    beside &= np.abs(np.log(size / LENGTHS[k])) <= np.log(LENGTHS[1] / LENGTHS[0])
+    i, k, which = i[~beside], k[~beside], which[~beside]
+    # A little in every direction, or the others would stay closed.
+    short = np.broadcast_to(SHORT * np.eye(q), (len(which), q, q))
+    start = np.concatenate([(way[:, i] * LENGTHS[k]).T[..., None], short], axis=2)
+    return triangle(start)[:, *lower(q)].T, which
+
+
+def criterion_along(way, length, many):
+    """The criterion where Λ has rank one: directions (q, D) × lengths (L,), (D, L, R).
+
+    There W = I + λ² vv' with v = Z·way, and W⁻¹ = I − λ² vv' / (1 + λ² v'v); the rest is products
+    of matrices. It costs little, and some digits: all is a difference from least squares, where
+    X'X = I, X'y = 0 and y'y = n. Where X is lost in rounding, it is inf.
+    """
+    n, p, q, J = many.design.sizes
+    df = n - p if many.reml else n
+    Z, X, y = many.design.rows[:, :q], many.design.rows[:, q:], many.response.rows[:q]
+    v = np.einsum("kaj,ad->kdj", Z, way)
+    vX, vy = np.einsum("kdj,kaj->daj", v, X), np.einsum("kdj,kjr->djr", v, y)
+    square = length[:, None] ** 2
+    det = 1 + square * (v * v).sum(axis=0)[:, None]  # of W, (D, L, J)
+    share = square / det
+    weighted = share[:, :, None] * vX[:, None]
+    XX = np.eye(p) - weighted @ vX.swapaxes(1, 2)[:, None]
+    Xy = (weighted.reshape(len(det), -1, J) @ vy).reshape(*det.shape[:2], p, -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        L = cholesky(XX.transpose(2, 3, 0, 1))
+        root = solve(L[..., None], Xy.transpose(2, 0, 1, 3))
+        rss = n - share @ (vy * vy) - (root * root).sum(axis=0)
+        log_det = np.log(det).sum(axis=2)
+        if many.reml:
+            log_det += 2 * np.log(diagonal(L)).sum(axis=0)
+        value = df * (np.log(2 * np.pi / df * rss) + 1) + log_det[..., None]
+    value[np.isnan(value)] = np.inf
+    return value
