@@ -30,7 +30,6 @@ from functools import cached_property
 
 import numpy as np
 
-from helpers.reml_many import score_of_groups
 from helpers.reml_one import lower, triangle, unfold
 from helpers.reml_optimum import at_the_edge, optimum
 from helpers.reml_reduce import Design, reduce_design, reduce_response, slices
@@ -108,28 +107,33 @@ class Fits:
 
     @cached_property
     def random_effects(self):
-        """b̂_j = Ψ Z_j' W_j⁻¹ (y_j − X_j β̂)."""
-        _, _, q, J = self._design.sizes
-        modes = np.empty((len(self), J, q))
-        for part in slices(len(self), BATCH // J):
-            response = reduce_response(self._Y[part], self._design)
-            theta = self._inside[:, part]
-            factor = unfold(theta, q)
-            score = score_of_groups(theta, self._design, response, self.reml)
-            inside = np.einsum("kmr,lmr,ljr->rjk", factor, factor, score)
-            modes[part] = inside * response.unit[:, None, None]
-        return modes @ self._design.to_re.T
+        """b̂_j = Λu_j, u_j being the least squares fit of [y_j − X_j β̂, 0] on [Z_jΛ, I]."""
+        design, q = self._design, self._design.sizes[2]
+        modes = np.empty((len(self), len(self.group_labels), q))
+        for part in slices(len(self), BATCH // modes.shape[1]):
+            response = reduce_response(self._Y[part], design)
+            beta = design.R_x @ self.beta[part].T - response.start
+            rest = response.rows * response.unit - np.einsum(
+                "kaj,ar->kjr", design.rows[:, q:], beta
+            )
+            top, half = self._least_squares(part)
+            modes[part] = np.einsum("rjlk,rjml,mjr->rjk", half, top, rest, optimize=True)
+        return modes
 
     @cached_property
     def random_effects_cov(self):
         """σ² Λ (I + Λ' Z_j'Z_j Λ)⁻¹ Λ', the middle by its root."""
-        q = self._design.sizes[2]
-        factor = self._factor[:, None]
-        G = self._design.rows[:, :q].transpose(2, 0, 1) @ factor
-        one = np.broadcast_to(np.eye(q), G.shape)
-        root = triangle(np.concatenate([G.swapaxes(-1, -2), one], axis=-1))
-        half = np.linalg.solve(root, (self._design.to_re @ factor).swapaxes(-1, -2))
+        _, half = self._least_squares(slice(None))
         return self.scale[:, None, None, None] * (half.swapaxes(-1, -2) @ half)
+
+    def _least_squares(self, part):
+        """Of [Z_jΛ, I] = QR the first rows of Q, and R'⁻¹Λ', both (R, J, q, q); nothing squared."""
+        q = self._design.sizes[2]
+        factor = self._factor[part, None]
+        G = self._design.rows[:, :q].transpose(2, 0, 1) @ factor
+        Q, R = np.linalg.qr(np.concatenate([G, np.broadcast_to(np.eye(q), G.shape)], axis=-2))
+        half = np.linalg.solve(R.swapaxes(-1, -2), (self._design.to_re @ factor).swapaxes(-1, -2))
+        return Q[..., :q, :], half
 
 
 @dataclass(frozen=True)

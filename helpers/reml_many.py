@@ -223,16 +223,6 @@ def precision(theta, design):
     return np.einsum("kljr,kmjr->lmjr", white[:, :q], white[:, :q])[lower(q)]
 
 
-def score_of_groups(theta, design, response, reml):
-    """Z_j' W_j⁻¹ (y_j − X_j β) of each group, (q, J, R)."""
-    q = design.sizes[2]
-    W_factor, white = divide(theta, design.rows)
-    beta = Many.of(design, response, reml).evaluate(theta).beta
-    residual = solve(W_factor, response.rows)
-    residual -= np.einsum("kajr,ar->kjr", white[:, q:], beta)
-    return np.einsum("kljr,kjr->ljr", white[:, :q], residual)
-
-
 def moments(design, response, reml):
     """Start for Λ, (q(q+1)/2, R), as `reml_one.moments`."""
     q, J = design.sizes[2:]

@@ -27,7 +27,7 @@ from scipy.linalg import lapack
 from helpers.reml_reduce import Products
 
 TOLERANCE = 1e-10  # of the criterion
-LAST_STEP = 2e-10  # a step that promises less of the criterion is taken unseen, and is the last
+LAST_STEP = 2e-9  # a step that promises less of the criterion is taken unseen, and is the last
 AT_ONCE = 1e-12  # the same where the curvature that the promise rests on was not met on the way
 WIDER = 2  # times the inverse Hessian where none was met
 SHORTEST_STEP = 1e-8  # of the direction; where even that leads up, the search ends
@@ -217,7 +217,7 @@ class Value:
         self.criterion = one.constant + log_det
         self.centre = one.centre  # as L, from before y may be centred again
 
-    @cached_property
+    @property
     def root(self):
         """L⁻¹, (p + 1, p + 1)."""
         return lapack.dtrtri(self.L, lower=1)[0]
@@ -294,10 +294,10 @@ class One:
 
     def estimates(self, at):
         """The numbers of a `Point` of `reml_many`."""
-        last = at.L[-1, -1]
-        beta = at.centre - last * at.root[-1, :-1]
+        last, root = at.L[-1, -1], at.root
+        beta = at.centre - last * root[-1, :-1]
         slope = at.slope.reshape(self.q, -1)
-        return at.criterion, beta, last**2 / self.df, at.root[:-1, :-1], slope
+        return at.criterion, beta, last**2 / self.df, root[:-1, :-1], slope
 
     def information(self, at):
         """Expected Hessian of the criterion in theta, (m, m), σ² profiled out.

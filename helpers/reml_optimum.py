@@ -48,7 +48,7 @@ def optimum(design, response, reml):
     if len(response.unit) <= FEW:
         return one_after_another(design, response, reml)
     theta = moments(design, response, reml)
-    long = is_long(theta, design)
+    long = is_long(theta)
     if long.any():
         return optimum_apart(long, design, response, reml)
     many = Many.of(design, response, reml)
@@ -65,7 +65,7 @@ def optimum(design, response, reml):
             point.put(moved, there)
             sure[moved], _ = certainty(theta[:, moved], there, part)
     sure &= ~off
-    long = np.flatnonzero(is_long(theta, design))
+    long = np.flatnonzero(is_long(theta))
     if long.size:
         theta[:, long], there, sure[long] = one_after_another(design, response.take(long), reml)
         point.put(long, there)
@@ -96,9 +96,9 @@ def alone(design, response, reml):
     """`one_after_another` for one replicate: theta, the numbers of its point, whether verified."""
     one = reml_one.One(design, response.take(0), reml)
     theta = reml_one.moments(one)
-    if not is_long(theta, design):
+    if not is_long(theta):
         at, sure = search(theta, one, design, response)
-        if not is_long(at.theta, design):
+        if not is_long(at.theta):
             return at.theta, *one.estimates(at), sure
         theta = at.theta
     return along_axes(theta, design, response, reml)
@@ -133,9 +133,9 @@ def beside(arrays):
 # -------------------------------------------------------------------------- along the axes of Λ
 
 
-def is_long(theta, design):
+def is_long(theta):
     """Whether an axis of Λ may be so long that other axes lose digits beside it."""
-    return (theta**2).sum(axis=0) > (LONG**2 if design.sizes[2] > 1 else np.inf)
+    return (theta * theta).sum(axis=0) > (LONG**2 if len(theta) > 1 else np.inf)
 
 
 def along_axes(theta, design, response, reml):
@@ -226,8 +226,8 @@ def at_the_edge(theta, q):
     """
     least = np.maximum(SINGULAR, ROUNDING * np.sqrt((theta**2).sum(axis=0)))
     singular = shortest(theta, q) <= least
-    if not singular.any():
-        return theta, singular
+    if q == 1 or not singular.any():
+        return np.where(singular, 0, theta), singular
     theta = theta.copy()
     axis, length, _ = np.linalg.svd(unfold(theta[:, singular], q).transpose(2, 0, 1))
     length[length <= least[singular, None]] = 0

@@ -352,6 +352,35 @@ def test_no_size_of_the_groups_differences_is_too_large(q, small):
         np.testing.assert_allclose(fits.random_effects.std(axis=1), b.std(axis=1), rtol=1e-2)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("q", [2, 3, 4])
+def test_long_axes_hide_no_short_ones(q):
+    """However much groups differ in one direction, all else of the fit stays where it is.
+
+    With X = Z the criterion grows, in the limit, by 2 log of that size for each group but one.
+    """
+    rng = np.random.default_rng(q)
+    group = np.repeat(np.arange(25), 8)
+    Z = np.column_stack([np.ones(200), rng.normal(size=(200, q - 1))])
+    b = rng.normal(size=(12, 25, q)) * np.append([0, 0], rng.uniform(0.3, 1, q - 2))
+    rest = (b[:, group] * Z).sum(axis=2) + rng.normal(size=(12, 200))
+    long = rng.normal(size=(12, 25))[:, group] * (Z @ rng.normal(size=q))
+    base = reml.fit_many(rest + 1e3 * long, Z, Z, group)
+    assert 0 < base.singular.sum() < 12
+    base_fitted = (Z * (base.beta[:, None] + base.random_effects)[:, group]).sum(axis=2)
+    for size in (1e5, 1e7):
+        fits = reml.fit_many(rest + size * long, Z, Z, group)
+        assert fits.converged.all()
+        np.testing.assert_array_equal(fits.singular, base.singular)
+        criterion = fits.criterion - 2 * 24 * np.log(size)
+        np.testing.assert_allclose(criterion, base.criterion - 2 * 24 * np.log(1e3), atol=0.02)
+        np.testing.assert_allclose(fits.scale, base.scale, rtol=1e-3)
+        fitted = (Z * (fits.beta[:, None] + fits.random_effects)[:, group]).sum(axis=2)
+        np.testing.assert_allclose(fitted - size * long, base_fitted - 1e3 * long, atol=0.02)
+        single = reml.fit((rest + size * long)[0], Z, Z, group)
+        assert single.converged and single.criterion == pytest.approx(fits.criterion[0], abs=1e-6)
+
+
 def test_the_estimates_recover_the_truth():
     """Means over 2,000 data sets agree with the truth within 4 Monte Carlo standard errors."""
     data = simulate.schools(40, 20, seed=6)
