@@ -273,7 +273,7 @@ def _fit_part(Y, design, reml):
     """Arrays for `Fits`, in the order of its fields, replicates first, undoing all scaling."""
     n, p, q, _ = design.sizes
     response = reduce_response(Y, design)
-    theta, point, converged = optimum(design, response, reml)
+    theta, point, converged = optimum(Y, design, response, reml)
     theta, singular = at_the_edge(theta, q)
     df, unit = (n - p if reml else n), response.unit
     beta = (response.start + point.beta * unit).T @ design.to_beta.T

@@ -380,7 +380,7 @@ def settle(theta, many, rounds=10):
         trial = minimise(start, part)
         value = part.evaluate(trial).criterion
         # A boundary as good as the inside is the answer: what is left of Λ there is rounding.
-        better = value < point.criterion[again] + np.where(off, 0, 100) * TOLERANCE
+        better = value < point.criterion[again] + np.where(off, 1, 100) * TOLERANCE
         if better.any():
             moved, part = again[better], part.take(np.flatnonzero(better))
             theta[:, moved], there, left[moved] = settle(trial[:, better], part, rounds - 1)

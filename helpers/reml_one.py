@@ -422,7 +422,7 @@ def settle(theta, one, rounds=10):
     if must or (rise < FAR and rise < 1 + one.newton(there, sum(one.information(there)))):
         trial = minimise(there.theta, one)
         # A boundary as good as the inside is the answer: what is left of Λ there is rounding.
-        worth = at.criterion + (0 if off else 100 * TOLERANCE)
+        worth = at.criterion + (1 if off else 100) * TOLERANCE
         if one.evaluate(trial).criterion < worth:
             return settle(trial, one, rounds - 1)
     return at, off

@@ -27,7 +27,7 @@ from helpers.reml_one import (
     triangle,
     unfold,
 )
-from helpers.reml_reduce import ROUNDING, joined, slices
+from helpers.reml_reduce import ROUNDING, joined, reduce_response, slices
 
 FEW_GROUPS = 15  # for each random slope; with fewer, a second valley is looked for always
 FAN_GROUPS = 40  # with more, a fan of starts would cost more than it is worth
@@ -38,19 +38,19 @@ MOST_TURNS = 8
 FITTING = 3  # times the length in which Z is measured, or one part in it, an axis may be
 
 
-def optimum(design, response, reml):
-    """The minimum for each replicate: theta, its point, and whether it was verified.
+def optimum(Y, design, response, reml):
+    """The minimum for each replicate (R, n): theta, its point, and whether it was verified.
 
     A second valley of the criterion is rare but for two cases, which are challenged from elsewhere:
     few groups, and a first optimum with next to no information in a direction. A balanced design
     has one valley; there only what was not verified is challenged.
     """
     if len(response.unit) <= FEW:
-        return one_after_another(design, response, reml)
+        return one_after_another(Y, design, response, reml)
     theta = moments(design, response, reml)
     long = is_long(theta)
     if long.any():
-        return optimum_apart(long, design, response, reml)
+        return optimum_apart(long, Y, design, response, reml)
     many = Many.of(design, response, reml)
     theta, point, off = settle(minimise(theta, many), many)
     sure, flat = certainty(theta, point, many)
@@ -67,27 +67,31 @@ def optimum(design, response, reml):
     sure &= ~off
     long = np.flatnonzero(is_long(theta))
     if long.size:
-        theta[:, long], there, sure[long] = one_after_another(design, response.take(long), reml)
+        part = Y[long], design, response.take(long), reml
+        theta[:, long], there, sure[long] = one_after_another(*part)
         point.put(long, there)
     return theta, point, sure
 
 
-def optimum_apart(long, design, response, reml):
+def optimum_apart(long, Y, design, response, reml):
     """`optimum` where some replicates, `long` of bool (R,), are for `one_after_another`."""
     order = np.argsort(~long, kind="stable")
-    ends = slice(0, long.sum()), slice(long.sum(), None)
-    parts = [one_after_another(design, response.take(order[ends[0]]), reml)]
-    if not long.all():
-        parts.append(optimum(design, response.take(order[ends[1]]), reml))
+    first, rest = order[: long.sum()], order[long.sum() :]
+    parts = [one_after_another(Y[first], design, response.take(first), reml)]
+    if rest.size:
+        parts.append(optimum(Y[rest], design, response.take(rest), reml))
     theta, point, sure = zip(*parts, strict=True)
     back = np.argsort(order)
     point = Point(*(array[..., back] for array in joined(point)))
     return np.hstack(theta)[:, back], point, np.concatenate(sure)[back]
 
 
-def one_after_another(design, response, reml):
+def one_after_another(Y, design, response, reml):
     """`optimum` for a few replicates, by `reml_one`; only starts from elsewhere go side by side."""
-    found = [alone(design, response.take([i]), reml) for i in range(len(response.unit))]
+    if len(Y) > 1:  # so that rounding is the same whatever stands beside
+        found = [alone(design, reduce_response(y[None], design), reml) for y in Y]
+    else:
+        found = [alone(design, response, reml)]
     theta, *point, sure = (beside(column) for column in zip(*found, strict=True))
     return theta, Point(*point), sure
 
@@ -143,8 +147,7 @@ def along_axes(theta, design, response, reml):
     q = design.sizes[2]
     theta = spread_of_groups(theta, design, response, reml)
     for _ in range(MOST_TURNS):
-        axis, length, _ = np.linalg.svd(unfold(theta, q))
-        measure = axis * np.maximum(length, 1)
+        measure = axes(unfold(theta, q))
         its_design, its_response, turn = measured(design, response, measure)
         start = triangle(np.linalg.solve(measure, unfold(theta, q)))[lower(q)]
         one = reml_one.One(its_design, its_response.take(0), reml)
@@ -160,6 +163,12 @@ def along_axes(theta, design, response, reml):
     return theta, criterion, turn @ beta, scale, root_beta @ turn.T, back.T @ slope @ back, sure
 
 
+def axes(factor):
+    """Axes of Λ in their lengths, side by side, the longest first; short ones as if 1 long."""
+    axis, length, _ = np.linalg.svd(factor)
+    return axis * np.maximum(length, 1)
+
+
 def fits(theta, measure):
     """Whether the axes of Λ, of which theta is the triangle in this measure, are those of it.
 
@@ -171,20 +180,28 @@ def fits(theta, measure):
 
 
 def spread_of_groups(theta, design, response, reml):
-    """Start where axes are long: theta with the spread of what each group's rows alone say."""
-    q, J = design.sizes[2:]
-    reach = np.sqrt((theta**2).sum())
-    design, response, _ = measured(design, response, reach * np.eye(q))
-    one = reml_one.One(design, response.take(0), reml)
-    _, beta, *_ = one.estimates(one.evaluate(np.eye(q)[lower(q)]))
-    one.take_out(beta - one.centre)
-    Z = one.rows[:, :q].T
-    full = np.linalg.svd(Z, compute_uv=False)[:, -1] > 1
-    if full.sum() <= q:
+    """Start where axes are long: theta with the spread of what each group's rows alone say.
+
+    What X takes out depends on the axes; so they are found again until they stay.
+    """
+    q = design.sizes[2]
+    told = np.linalg.svd(design.rows[:, :q].T, compute_uv=False)[:, -1]
+    told = told > 0.1 * told.max()
+    if told.sum() < q:
         return theta
-    own = np.linalg.solve(Z[full].swapaxes(1, 2), one.rows[:, -1].T[full][..., None])[..., 0]
-    sigma = np.sqrt(one.ss_within / one.df_within)
-    return triangle(reach / sigma / np.sqrt(full.sum()) * own.T)[lower(q)]
+    measure = np.sqrt((theta**2).sum()) * np.eye(q)
+    for _ in range(MOST_TURNS):
+        its_design, its_response, _ = measured(design, response, measure)
+        one = reml_one.One(its_design, its_response.take(0), reml)
+        _, beta, *_ = one.estimates(one.evaluate(np.eye(q)[lower(q)]))
+        one.take_out(beta - one.centre)
+        Z, y = one.rows[:, :q].T[told].swapaxes(1, 2), one.rows[:, -1].T[told]
+        own = np.linalg.solve(Z, y[..., None])[..., 0].T
+        factor = own * np.sqrt(one.df_within / one.ss_within / told.sum())
+        if fits(triangle(factor)[lower(q)], measure):
+            break
+        measure = axes(measure @ factor)
+    return triangle(measure @ factor)[lower(q)]
 
 
 def measured(design, response, measure):
