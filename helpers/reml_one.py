@@ -27,7 +27,7 @@ from scipy.linalg import lapack
 from helpers.reml_reduce import Products
 
 TOLERANCE = 1e-10  # of the criterion
-LAST_STEP = 2e-9  # a step that promises less of the criterion is taken unseen, and is the last
+LAST_STEP = 1e-9  # a step that promises less of the criterion is taken unseen, and is the last
 AT_ONCE = 1e-12  # the same where the curvature that the promise rests on was not met on the way
 WIDER = 2  # times the inverse Hessian where none was met
 SHORTEST_STEP = 1e-8  # of the direction; where even that leads up, the search ends
