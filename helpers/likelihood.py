@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import optimize, stats
 
+LOST = 1e-4  # of the deviance, by the rounding of squares; from there on it is not relied on
+
 
 @dataclass(frozen=True)
 class Likelihood:
@@ -75,6 +77,10 @@ class Likelihood:
         """Ψ, from a root of the covariance of b: ``root @ root.T``, (q, q)."""
         root = self.basis @ root
         return root @ root.T
+
+    def is_lost(self, sigma2):
+        """Whether y is so large beside σ that its squares leave too few digits for the deviance."""
+        return np.finfo(float).eps * self.xx[-1, -1] > LOST * sigma2
 
     def shrinkage(self, psi, sigma2):
         """(σ² I + Ψ ZᵀZ)⁻¹ Ψ of each group: the conditional covariance of its b, over σ²."""
@@ -139,7 +145,10 @@ def information(likelihood, root, sigma2):
     Returns
     -------
     ndarray, shape (q(q + 1)/2 + 1, q(q + 1)/2 + 1)
+        All nan where digits are lost: see `profile_interval`.
     """
+    if likelihood.is_lost(sigma2):
+        return np.full((len(root) * (len(root) + 1) // 2 + 1,) * 2, np.nan)
     local, q = _decorrelated(likelihood, root, sigma2), len(root)
     rows, columns = np.tril_indices(q)
     at = np.append(local.psi(root)[rows, columns], sigma2)
@@ -185,8 +194,11 @@ def profile_interval(likelihood, root, sigma2, kind, which=(), *, level=0.95):
     lower, upper : float
         The ends 0 (of an SD) and ±1 (of a correlation) are in the interval when they are returned.
         Both nan if two coefficients are so nearly collinear (a predictor far from its zero) that
-        their covariance cannot be profiled.
+        their covariance cannot be profiled, or if digits are lost: squares, of which all here is
+        made, have none left for σ where groups differ some 10⁵ times as much as their rows.
     """
+    if likelihood.is_lost(sigma2):
+        return np.nan, np.nan
     local = _decorrelated(likelihood, root, sigma2, which)
     profile = _Profile(local, root, sigma2, kind, stats.chi2.ppf(level, 1))
     try:

@@ -35,7 +35,8 @@ def variance_table(fit, *, level=0.95, on="variance"):
           a singular fit, where it has no meaning;
         - ``lower``, ``upper``: the profile-likelihood interval, at the boundary too. A lower end
           of 0 says that a variance of zero agrees with the data. nan for a covariance that cannot
-          be profiled, because a predictor is far from its zero: centre it.
+          be profiled, because a predictor is far from its zero: centre it. ``se`` and intervals are
+          nan where rows stray from their groups by some 10⁻⁵ of y: rounding decides there.
 
     Notes
     -----

@@ -450,6 +450,23 @@ def test_profile_interval_at_the_boundary(article_fit):
         assert best - at_best == pytest.approx(stats.chi2.ppf(0.95, 1), abs=2e-4)
 
 
+def test_no_interval_where_rounding_decides():
+    """Where rows hardly stray from their groups' lines: right, or none; never wrong."""
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"school": np.repeat(np.arange(20), 8), "x": rng.normal(size=160)})
+    start, slope = rng.normal(size=(2, 20))[:, data["school"]]
+    noise = rng.normal(size=160)
+    for small in (1e-2, 1e-4, 1e-6, 1e-8):
+        data["y"] = 5 + start + (2 + slope) * data["x"] + small * noise
+        table = mixed.variance_table(mixed.fit("y ~ x", data, "school", "~x"), on="sd")
+        if small > 1e-5:
+            lower, upper = table["lower"] / table["sd"], table["upper"] / table["sd"]
+            np.testing.assert_allclose(lower[[0, 2, 3]], [0.75, 0.75, 0.886], atol=0.02)
+            np.testing.assert_allclose(upper[[0, 2, 3]], [1.427, 1.427, 1.141], atol=0.02)
+        else:
+            assert table[["se", "lower", "upper"]].isna().all(axis=None)
+
+
 def test_profile_interval_of_three_random_effects():
     cheese = datasets.load("cheese")
     result = mixed.fit("np.log(volume) ~ np.log(price) + disp", cheese, "retailer", "~disp")
