@@ -380,6 +380,7 @@ def settle(theta, many, rounds=10):
         trial = minimise(start, part)
         value = part.evaluate(trial).criterion
         # A boundary as good as the inside is the answer: what is left of Λ there is rounding.
+        # Where a way was left, rounding may hide what is gained: as good is good enough there, too.
         better = value < point.criterion[again] + np.where(off, 1, 100) * TOLERANCE
         if better.any():
             moved, part = again[better], part.take(np.flatnonzero(better))

@@ -422,6 +422,7 @@ def settle(theta, one, rounds=10):
     if must or (rise < FAR and rise < 1 + one.newton(there, sum(one.information(there)))):
         trial = minimise(there.theta, one)
         # A boundary as good as the inside is the answer: what is left of Λ there is rounding.
+        # Where a way was left, rounding may hide what is gained: as good is good enough there, too.
         worth = at.criterion + (1 if off else 100) * TOLERANCE
         if one.evaluate(trial).criterion < worth:
             return settle(trial, one, rounds - 1)

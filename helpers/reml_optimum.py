@@ -308,7 +308,7 @@ def elsewhere(theta, many):
     for k in range(1, q):
         # `look_again` has left out the last where it is below 1; beside very long ones, digits go.
         least = 1 if k == q - 1 else SINGULAR
-        long = np.flatnonzero((length[:, k] > least) & (length[:, 0] < 1e4))
+        long = np.flatnonzero((length[:, k] > least) & (length[:, 0] < LONG))
         rest = axis[long] * (length[long] * (np.arange(q) != k))[:, None]
         found.append((triangle(rest)[:, *lower(q)].T, long))
     if fanned:
