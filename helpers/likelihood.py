@@ -1,14 +1,14 @@
-"""The likelihood of a mixed model as a function of its variances, for errors and intervals.
+"""The likelihood of a mixed model around its optimum, for standard errors and intervals.
 
-``reml`` finds the optimum; this module looks at the hill around it: how sharply it falls (the
+`reml` finds the optimum; this module looks at the hill around it: how sharply it falls (the
 information, and from it standard errors) and where it has fallen too far (profile intervals).
 
-With V_j = Z_j Ψ Z_jᵀ + σ² I and β profiled out, the deviance is
+`reml` profiles σ out. With it the deviance is, up to a constant,
 
-    D(Ψ, σ²) = Σ log|V_j| + log|Xᵀ V⁻¹ X| + rᵀ V⁻¹ r
+    D(Λ, σ) = criterion(Λ) + x − df log x,    x = rᵀ W⁻¹ r / σ²,
 
-(the middle term for REML only). Everything is computed from the cross-products of each group, so a
-call costs groups × parameters, whatever the number of rows.
+least where x = df. It comes from the rotated rows, so that a call costs groups × parameters,
+whatever the number of rows, and no digit goes by squaring.
 
 Source: Bates, Mächler, Bolker & Walker (2015), doi:10.18637/jss.v067.i01; for profile likelihood
 Pawitan (2001), *In All Likelihood*, chapter 3.
@@ -16,176 +16,161 @@ Pawitan (2001), *In All Likelihood*, chapter 3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from math import exp, log
 
 import numpy as np
 from scipy import optimize, stats
 
-LOST = 1e-4  # of the deviance, by the rounding of squares; from there on it is not relied on
+from helpers.reml_one import One, divide, lower, triangle
+from helpers.reml_optimum import measured
 
 
-@dataclass(frozen=True)
 class Likelihood:
-    """Cross-products of one data set: all that the deviance needs.
+    """The deviance of one data set, and how it rises from a fit.
 
-    The random effects are in a basis of their own, in which Z has orthonormal columns, or in one
-    chosen with `in_basis`: Ψ stands for the covariance of the coefficients ``basis @ b``.
+    Inside, Z is measured so that ΛΛᵀ at the optimum, and the error (in units of σ) with which an
+    average group's own rows tell its coefficients, together make I: Λ is near I where groups differ
+    much and near 0 where they do not, in whatever units and whatever their correlations.
+
+    Parameters
+    ----------
+    fit : reml.Fit
+        The optimum; of what `mixed.fit` returns, ``fit.optimum``.
+    keep : tuple of int
+        One or two random effects that come first in Λ, and are not mixed with others.
 
     Attributes
     ----------
-    basis : ndarray, shape (q, q)
-        From the coefficients b of Z as it was given.
-    zz : ndarray, shape (groups, q, q)
-        ZᵀZ of each group.
-    zx : ndarray, shape (groups, q, p + 1)
-        Zᵀ[X y] of each group.
-    xx : ndarray, shape (p + 1, p + 1)
-        [X y]ᵀ[X y] over all rows.
-    n : int
-        Rows.
-    reml : bool
+    factor : ndarray, shape (q, q)
+        Λ at the optimum, a lower triangle.
+    natural : ndarray, shape (q, q)
+        From there to the random effects as they were given: their covariance is
+        ``scale * natural @ factor @ factor.T @ natural.T``.
+    unit : ndarray, shape (q,)
+        Of the random effects that were kept, the first and second row of ``natural``, where
+        nothing else is.
     """
 
-    basis: np.ndarray
-    zz: np.ndarray
-    zx: np.ndarray
-    xx: np.ndarray
-    n: int
-    reml: bool
+    def __init__(self, fit, keep=()):
+        design, response, factor = fit.rotated
+        q = len(factor)
+        order = [*keep, *(k for k in range(q) if k not in keep)]
+        root = np.hstack([factor, np.eye(q)])
+        turn, natural = np.linalg.qr((design.to_re[order] @ root).T)
+        sign = np.where(natural.diagonal() < 0, -1, 1)
+        measure, natural = root @ turn * sign, natural.T * sign
+        if len(keep) == 2:
+            apart = np.diag([natural[0, 0], np.hypot(*natural[1, :2])])
+            change = np.linalg.solve(natural[:2, :2], apart)
+            measure[:, :2], natural[:, :2] = measure[:, :2] @ change, natural[:, :2] @ change
+        design, response, _ = measured(design, response, measure)
+        self.one, self.scale = One(design, response.take(0), fit.reml), fit.scale
+        self.natural, self.unit = natural[np.argsort(order)], natural.diagonal()
+        self.factor = triangle(np.linalg.solve(measure, factor))
+        self.factor *= np.where(self.factor.diagonal() < 0, -1, 1)
+        self.at = self.one.evaluate(self.factor[lower(q)])
 
-    @classmethod
-    def of(cls, y, X, Z, group_index, reml):
-        """From response (n,), designs (n, p) and (n, q), and group numbers 0 … J − 1 (n,)."""
-        # Any basis of X's columns gives the same profile; an orthonormal one loses no digits.
-        X = np.linalg.qr(X / np.linalg.norm(X, axis=0))[0]
-        size = np.linalg.norm(Z, axis=0)
-        Z, R = np.linalg.qr(Z / size)
-        rows = np.column_stack([X, y - X @ (X.T @ y)])
-        order = np.argsort(group_index, kind="stable")
-        starts = np.flatnonzero(np.diff(group_index[order], prepend=-1))
-        Z, sorted_rows = Z[order], rows[order]
-        zz = np.add.reduceat(Z[:, :, None] * Z[:, None, :], starts)
-        zx = np.add.reduceat(Z[:, :, None] * sorted_rows[:, None, :], starts)
-        return cls(R * size, zz, zx, rows.T @ rows, len(y), reml)
+    def deviance(self, root, sigma):
+        """How much D is above its least where Ψ = ``root @ root.T``, and its slopes.
 
-    def in_basis(self, basis):
-        """The same likelihood for the coefficients ``basis @ b``."""
-        change = np.linalg.solve(basis.T, self.basis.T).T
-        return replace(self, basis=basis, zz=change.T @ self.zz @ change, zx=change.T @ self.zx)
+        Parameters
+        ----------
+        root : ndarray, shape (q, q)
+            A root of the covariance of the random effects, in units of y per unit of Z.
+        sigma : float
+            The residual SD, in units of y.
 
-    def psi(self, root):
-        """Ψ, from a root of the covariance of b: ``root @ root.T``, (q, q)."""
-        root = self.basis @ root
-        return root @ root.T
-
-    def is_lost(self, sigma2):
-        """Whether y is so large beside σ that its squares leave too few digits for the deviance."""
-        return np.finfo(float).eps * self.xx[-1, -1] > LOST * sigma2
-
-    def shrinkage(self, psi, sigma2):
-        """(σ² I + Ψ ZᵀZ)⁻¹ Ψ of each group: the conditional covariance of its b, over σ²."""
-        inner = sigma2 * np.eye(len(psi)) + psi @ self.zz
-        return np.linalg.solve(inner, np.broadcast_to(psi, inner.shape))
-
-    def deviance(self, psi, sigma2):
-        """D up to a constant, its gradient in Ψ (q, q), symmetric, and in σ².
-
-        A symmetric change dΨ changes D by the sum of gradient × dΨ over all q² entries.
+        Returns
+        -------
+        float; ndarray (q, q); float
+            The rise, and its derivatives in ``root`` and in ``sigma``.
         """
-        q, p = len(psi), len(self.xx) - 1
-        W = self.shrinkage(psi, sigma2)
-        zz_W = self.zz @ W
-        U = (self.zx - zz_W @ self.zx) / sigma2
-        K = (self.xx - np.tensordot(self.zx, W @ self.zx, axes=([0, 1], [0, 1]))) / sigma2
-        F_inverse = np.linalg.inv(K[:p, :p])
-        beta = F_inverse @ K[:p, p]
-        squares = K[p, p] - K[:p, p] @ beta
-        u = U[:, :, p] - U[:, :, :p] @ beta
-        value = np.linalg.slogdet(sigma2 * np.eye(q) + psi @ self.zz)[1].sum() + squares
-        value += (self.n - q * len(self.zz)) * np.log(sigma2)
-        gradient = (self.zz - zz_W @ self.zz).sum(axis=0) / sigma2 - u.T @ u
-        free_rows = self.n
-        if self.reml:
-            value += np.linalg.slogdet(K[:p, :p])[1]
-            UX = U[:, :, :p]
-            gradient -= np.tensordot(UX @ F_inverse, UX, axes=([0, 2], [0, 2]))
-            free_rows -= p
-        # D(cΨ, cσ²) is known in closed form, which gives the last derivative without more algebra.
-        d_sigma2 = (free_rows - squares - np.sum(gradient * psi)) / sigma2
-        return value, gradient, d_sigma2
+        size = self.scale**0.5
+        to_factor = np.linalg.inv(size * self.natural)
+        rise, slope, by_log = self.rise(to_factor @ root, log(sigma / size))
+        return rise, to_factor.T @ slope, by_log / sigma
+
+    def rise(self, T, log_sigma):
+        """`deviance` where Λ = T / σ and σ is in units of its estimate; slopes in T and log σ."""
+        one, far = self.one, (np.inf, np.zeros(T.shape), 0.0)
+        if not max(abs(log_sigma), np.log1p(np.abs(T).max())) < 50:
+            return far
+        sigma = exp(log_sigma)
+        at = one.evaluate(triangle(T / sigma)[lower(one.q)])
+        if at.criterion == np.inf:
+            return far
+        x = one.df * (at.L[-1, -1] / self.at.L[-1, -1] / sigma) ** 2
+        rise = at.criterion - self.at.criterion + x - one.df * (1 + log(x / one.df))
+        weights = np.append(one.weights[:-1], x)  # rᵀ W⁻¹ r counts as it is, not by its logarithm
+        by_psi = at.white.slope(np.sqrt(weights)[:, None] * at.root).reshape(one.q, -1)
+        slope = 2 * by_psi @ T / sigma**2
+        return rise, slope, 2 * (one.df - x) - np.sum(slope * T)
 
 
-def _decorrelated(likelihood, root, sigma2, keep=()):
-    """The likelihood in a basis with orthogonal columns of Z, of comparable size.
-
-    The coefficients in ``keep`` come first, multiplied by a constant but not mixed with others.
-    """
-    q = len(root)
-    order = [k for k in range(q) if k not in keep] + list(keep)[::-1]
-    # R of Z = QR leaves the last coefficient as it was, but for a constant.
-    R = np.linalg.qr(likelihood.basis[:, order], mode="r")
-    R *= np.where(np.diag(R) < 0, -1.0, 1.0)[:, None]
-    if len(keep) == 2:
-        R[-2, -1] = 0.0
-    basis = np.zeros((q, q))
-    basis[:, order] = R
-    local = likelihood.in_basis(basis[::-1])
-    # The size that matters for a coefficient: its SD and the error of its estimate in one group.
-    error = sigma2 / (np.einsum("jqq->q", local.zz) / len(local.zz))
-    return local.in_basis(local.basis / np.sqrt(np.diag(local.psi(root)) + error)[:, None])
-
-
-def information(likelihood, root, sigma2):
+def information(fit):
     """Covariance of the estimates of (vech Ψ, σ²), from the observed information.
 
-    Half the second derivatives of the deviance at Ψ = ``root @ root.T``, inverted. Ψ is that of Z
-    as it was given; its entries run along the rows of its lower triangle, and σ² comes last.
-    Meaningful only off the boundary.
+    Half the second derivatives of the deviance at the optimum, inverted. Entries of Ψ run along the
+    rows of its lower triangle, and σ² comes last. Meaningful only off the boundary.
+
+    Parameters
+    ----------
+    fit : reml.Fit
 
     Returns
     -------
     ndarray, shape (q(q + 1)/2 + 1, q(q + 1)/2 + 1)
-        All nan where digits are lost: see `profile_interval`.
+
+    Notes
+    -----
+    With P = W⁻¹ − W⁻¹X(XᵀW⁻¹X)⁻¹XᵀW⁻¹, where σ = 1, the second derivative in the directions E and F
+    of Ψ is  −tr(PZEZᵀPZFZᵀ) + 2 yᵀPZEZᵀPZFZᵀPy  (for ML, with W⁻¹ for P in the trace). That in σ²
+    follows: log-determinants gain df log c when Ψ and σ² are multiplied by c, and yᵀPy is divided.
     """
-    if likelihood.is_lost(sigma2):
-        return np.full((len(root) * (len(root) + 1) // 2 + 1,) * 2, np.nan)
-    local, q = _decorrelated(likelihood, root, sigma2), len(root)
-    rows, columns = np.tril_indices(q)
-    at = np.append(local.psi(root)[rows, columns], sigma2)
-    steps = np.append(np.full(len(rows), 1e-4), 1e-4 * sigma2)
+    hill = Likelihood(fit)
+    one, q = hill.one, len(hill.factor)
+    _, white = divide(hill.factor[lower(q)], one.rows)
+    Z, columns = white[:, :q], hill.at.root @ white[:, q:]
+    H = np.einsum("klj,kmj->jlm", Z, Z)
+    U = np.einsum("klj,kaj->jla", Z, columns)
+    U, u = U[..., :-1], U[..., -1] * np.sqrt(one.df)
+    rows, across = np.tril_indices(q)
+    E = np.zeros((len(rows), q, q))
+    E[range(len(rows)), rows, across] = E[range(len(rows)), across, rows] = 1
 
-    def gradient(parameters):
-        matrix = np.zeros((q, q))
-        matrix[rows, columns] = matrix[columns, rows] = parameters[:-1]
-        _, d_psi, d_sigma2 = local.deviance(matrix, parameters[-1])
-        return np.append(d_psi[rows, columns] * np.where(rows == columns, 1, 2), d_sigma2)
+    HE, EU, Eu = H @ E[:, None], E[:, None] @ U, u @ E
+    first = np.einsum("ajkk->a", HE)
+    second = -np.einsum("ajkl,bjlk->ab", HE, HE)
+    UEU = np.einsum("jka,ejkb->eab", U, EU)
+    uEU = np.einsum("ejk,jka->ea", Eu, U)
+    if fit.reml:
+        first -= np.einsum("eaa->e", UEU)
+        second += 2 * np.einsum("ajkp,jkl,bjlp->ab", EU, H, EU, optimize=True)
+        second -= np.einsum("eab,fab->ef", UEU, UEU)
+    second += 2 * np.einsum("ajk,jkl,bjl->ab", Eu, H, Eu, optimize=True) - 2 * uEU @ uEU.T
+    psi = (hill.factor @ hill.factor.T)[rows, across]
+    cross = first - second @ psi
+    corner = one.df - first @ psi - cross @ psi
+    hessian = np.block([[second, cross[:, None]], [cross, corner]])
 
-    hessian = np.array(
-        [(gradient(at + step) - gradient(at - step)) / (2 * step.sum()) for step in np.diag(steps)]
-    )
-    back = np.linalg.inv(local.basis)
-    to_natural = np.zeros((len(at), len(at)))
-    to_natural[-1, -1] = 1.0
-    for k, (i, j) in enumerate(zip(rows, columns, strict=True)):
-        unit = np.zeros((q, q))
-        unit[i, j] = unit[j, i] = 1.0
-        to_natural[:-1, k] = (back @ unit @ back.T)[rows, columns]
-    return to_natural @ np.linalg.inv((hessian + hessian.T) / 4) @ to_natural.T
+    to_natural = np.zeros(hessian.shape)
+    to_natural[-1, -1] = 1
+    to_natural[:-1, :-1] = (hill.natural @ E @ hill.natural.T)[:, rows, across].T
+    return 2 * fit.scale**2 * to_natural @ np.linalg.inv(hessian) @ to_natural.T
 
 
-def profile_interval(likelihood, root, sigma2, kind, which=(), *, level=0.95):
+def profile_interval(fit, kind, which=(), *, level=0.95):
     """Interval for one parameter: the values whose profile deviance is within χ²₁ of the optimum.
 
     Parameters
     ----------
-    likelihood : Likelihood
-    root, sigma2 : ndarray (q, q), float
-        The optimum, which may be on the boundary: a root of Ψ, and σ².
+    fit : reml.Fit
+        The optimum, which may be on the boundary.
     kind : {"sd", "covariance", "correlation", "residual"}
-        What to profile: the SD of a coefficient, the covariance or the correlation of two, the
+        What to profile: the SD of a random effect, the covariance or the correlation of two, the
         residual SD.
     which : tuple of int
-        The number of the coefficient, or of the two.
+        The number of the random effect, or of the two.
     level : float
         Coverage.
 
@@ -193,40 +178,34 @@ def profile_interval(likelihood, root, sigma2, kind, which=(), *, level=0.95):
     -------
     lower, upper : float
         The ends 0 (of an SD) and ±1 (of a correlation) are in the interval when they are returned.
-        Both nan if two coefficients are so nearly collinear (a predictor far from its zero) that
-        their covariance cannot be profiled, or if digits are lost: squares, of which all here is
-        made, have none left for σ where groups differ some 10⁵ times as much as their rows.
+        Both nan if two random effects are so nearly collinear (a predictor far from its zero) that
+        their covariance cannot be profiled.
     """
-    if likelihood.is_lost(sigma2):
-        return np.nan, np.nan
-    local = _decorrelated(likelihood, root, sigma2, which)
-    profile = _Profile(local, root, sigma2, kind, stats.chi2.ppf(level, 1))
+    hill = Likelihood(fit, which)
+    profile = _Profile(hill, kind, stats.chi2.ppf(level, 1))
     try:
-        ends = [profile.end(side) for side in (-1, 1)]
+        ends = np.array([profile.end(side) for side in (-1, 1)])
     except np.linalg.LinAlgError:
         return np.nan, np.nan
-    if kind == "residual":
-        return tuple(np.exp(ends))
-    unit = (
-        1.0 if kind == "correlation" else np.prod([local.basis[i, k] for i, k in enumerate(which)])
+    if kind == "correlation":
+        return tuple(ends)
+    size = fit.scale ** (0.5 * max(1, len(which)))
+    return tuple(
+        size * (np.exp(ends) if kind == "residual" else ends * hill.unit[: len(which)].prod())
     )
-    return tuple(np.array(ends) / unit)
 
 
 class _Profile:
     """The deviance with one parameter held at a value and minimised over the rest.
 
-    The parameters are the rows of L, where Ψ = L Lᵀ, then log σ: free of constraints, and at a
-    boundary of Ψ as smooth as elsewhere.
+    The parameters are the rows of a lower triangle T, where Ψ = TTᵀ in the units of `Likelihood`,
+    then log σ: free of constraints, and at a boundary of Ψ as smooth as elsewhere.
     """
 
-    def __init__(self, likelihood, root, sigma2, kind, allowed):
-        self.likelihood, self.kind = likelihood, kind
-        self.rows, self.columns = np.tril_indices(len(root))
-        self.lowest, self.allowed = likelihood.deviance(likelihood.psi(root), sigma2)[0], allowed
-        L = np.linalg.qr((likelihood.basis @ root).T, mode="r").T
-        L *= np.where(np.diag(L) < 0, -1.0, 1.0)
-        full = np.append(L[self.rows, self.columns], np.log(sigma2) / 2)
+    def __init__(self, hill, kind, allowed):
+        self.hill, self.kind, self.allowed = hill, kind, allowed
+        self.rows, self.columns = np.tril_indices(len(hill.factor))
+        full = np.append(hill.factor[self.rows, self.columns], 0.0)
         self.held = {"sd": 0, "covariance": 1, "correlation": 1, "residual": len(full) - 1}[kind]
         self.limits = {"sd": (0.0, np.inf), "correlation": (-1.0, 1.0)}.get(kind, (-np.inf, np.inf))
         self.estimate = full[self.held]
@@ -236,14 +215,15 @@ class _Profile:
             sd = np.hypot(full[1], full[2])
             self.estimate = full[1] / sd if full[0] * sd > 0 else 0.0
             full[[0, 2]] = np.sqrt([full[0], sd])
-        # The deviance is flat at a zero on L's diagonal, so a search must not begin there.
+        # The deviance is flat at a zero on T's diagonal, so a search must not begin there.
         diagonal = np.append(self.rows == self.columns, False)
         full[diagonal] = np.maximum(full[diagonal], 0.1)
         # Steps of one standard error, or so, in each of the free parameters.
-        curvature = np.full(len(full), 2.0 * len(likelihood.zz))
-        curvature[-1] = 4.0 * likelihood.n
+        curvature = np.full(len(full), 2.0 * hill.one.n_groups)
+        curvature[-1] = 4.0 * hill.one.n
         self.step = np.delete(1 / np.sqrt(curvature), self.held)
         self.start = np.delete(full, self.held)
+        self.last = np.zeros(len(self.start))
 
     def full(self, free, value):
         """All parameters from the free ones and the value of the one held."""
@@ -259,11 +239,10 @@ class _Profile:
     def objective(self, free, value):
         """Deviance and its gradient in the free parameters."""
         full = self.full(free, value)
-        L = np.zeros((self.rows[-1] + 1,) * 2)
-        L[self.rows, self.columns] = full[:-1]
-        sigma2 = np.exp(2 * full[-1])
-        deviance, d_psi, d_sigma2 = self.likelihood.deviance(L @ L.T, sigma2)
-        slope = np.append((2 * d_psi @ L)[self.rows, self.columns], 2 * sigma2 * d_sigma2)
+        T = np.zeros(self.hill.factor.shape)
+        T[self.rows, self.columns] = full[:-1]
+        deviance, by_T, by_log_sigma = self.hill.rise(T, full[-1])
+        slope = np.append(by_T[self.rows, self.columns], by_log_sigma)
         if self.kind == "covariance":
             slope[0] -= slope[1] * full[1] / full[0]
         if self.kind == "correlation":
@@ -276,16 +255,20 @@ class _Profile:
         """Root of the profile deviance, less what is allowed: negative inside the interval.
 
         The root is nearly a straight line on either side of the estimate, so that its zero is soon
-        found.
+        found. There may be two valleys; so the search starts from the last one, too.
         """
 
         def in_steps(steps):
             deviance, slope = self.objective(self.start + steps * self.step, value)
             return deviance, slope * self.step
 
-        origin = np.zeros(len(self.start))
-        best = optimize.minimize(in_steps, origin, jac=True, method="BFGS", options={"gtol": 1e-3})
-        return np.sqrt(max(best.fun - self.lowest, 0.0)) - np.sqrt(self.allowed)
+        found = [
+            optimize.minimize(in_steps, start, jac=True, method="BFGS", options={"gtol": 1e-5})
+            for start in (np.zeros(len(self.start)), self.last)
+        ]
+        best = min(found, key=lambda one: one.fun)
+        self.last = best.x
+        return np.sqrt(max(best.fun, 0.0)) - np.sqrt(self.allowed)
 
     def end(self, side):
         """The lower (side = −1) or upper (side = 1) end of the interval."""
@@ -297,11 +280,12 @@ class _Profile:
                 return limit
             far = limit
         else:
-            step = 2.0 / np.sqrt(len(self.likelihood.zz))
+            step = 2.0 / np.sqrt(self.hill.one.n_groups)
             far = self.estimate + side * step
             while self.rise(far) < 0:
                 step *= 2
                 far = self.estimate + side * step
                 if step > 1e12:
                     return side * np.inf
-        return optimize.brentq(self.rise, self.estimate, far, xtol=1e-6)
+        end = optimize.brentq(self.rise, self.estimate, far, xtol=1e-8)
+        return limit if np.isfinite(limit) and self.rise(limit) <= 0 else end

@@ -181,8 +181,7 @@ def _at_optimum(model, labels, use_reml):
     model._cov_sing = 0
     unscaled = optimum.cov_re / optimum.scale
     params = statsmodels_mixed.MixedLMParams.from_components(optimum.beta, unscaled)
-    root = _root(optimum)
-    variance_cov = _variance_cov(model, optimum, root, group_index)
+    variance_cov = _variance_cov(optimum)
     result = MixedFit(
         model,
         params.get_packed(use_sqrt=False, has_fe=True),
@@ -212,7 +211,7 @@ def _at_optimum(model, labels, use_reml):
         criterion=optimum.criterion,
         group_labels=group_labels,
         group_index=group_index,
-        root=root,
+        root=_root(optimum),
         variance_cov=variance_cov,
     )
     return result
@@ -227,17 +226,11 @@ def _root(optimum):
     return root * np.sqrt(optimum.scale)
 
 
-def hill_of(model, group_index):
-    """The likelihood around a fit."""
-    return likelihood.Likelihood.of(model.endog, model.exog, model.exog_re, group_index, model.reml)
-
-
-def _variance_cov(model, optimum, root, group_index):
+def _variance_cov(optimum):
     """Covariance of the estimates of (vech Ψ, σ²); nan at the boundary, where there is none."""
-    size = model.k_re2 + 1
     if optimum.singular:
-        return np.full((size, size), np.nan)
-    return likelihood.information(hill_of(model, group_index), root, optimum.scale)
+        return np.full((len(optimum.theta) + 1,) * 2, np.nan)
+    return likelihood.information(optimum)
 
 
 def _cov_params(optimum, variance_cov):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from helpers.mixed_fit import check_columns, check_share, hill_of, listed, new_design, result_of
+from helpers.mixed_fit import check_columns, check_share, listed, new_design, result_of
 
 
 def predict(fit, data, *, target="population", interval="confidence", coverage=0.95, groups=None):
@@ -66,8 +66,9 @@ def predict(fit, data, *, target="population", interval="confidence", coverage=0
     if target == "group":
         group = _group_numbers(result, data, groups)
         mean = mean + np.sum(Z * result.optimum.random_effects[group], axis=1)
-        variance, carried = _known_group(result, Z, group)
-        X = X - carried
+        variance = np.einsum("nq,nqr,nr->n", Z, result.optimum.random_effects_cov[group], Z)
+        # Where β̂ is off, b̂ takes some of it back: the error of xβ̂ + zb̂ is less than that of xβ̂.
+        X = X - np.einsum("nq,nqp->np", Z, result.optimum.taken_back[group])
     elif target == "new group":
         variance = np.sum((Z @ result.root) ** 2, axis=1)
     table = pd.DataFrame({"mean": mean}, index=data.index)
@@ -111,23 +112,3 @@ def _group_numbers(result, data, groups):
             "for groups not seen before give target='new group'"
         )
     return numbers
-
-
-def _known_group(result, Z, group):
-    """For rows Z of known groups: the variance of zb given β, and what b̂ takes back of β̂'s error.
-
-    When β̂ is off by d, b̂ is off by −shrink d, so that the error of xβ̂ + zb̂ is (x − z shrink) d
-    beside that of b itself. Returns (n,) and z shrink, (n, p).
-    """
-    model, hill = result.model, hill_of(result.model, result.group_index)
-    W = hill.shrinkage(hill.psi(result.root), result.scale)
-    Z_fit, Z = (np.linalg.solve(hill.basis.T, rows.T).T for rows in (model.exog_re, Z))
-    shrink = W @ _cross_products(Z_fit, model.exog, result.group_index)
-    variance = result.scale * np.einsum("nq,nqr,nr->n", Z, W[group], Z)
-    return variance, np.einsum("nq,nqp->np", Z, shrink[group])
-
-
-def _cross_products(Z, X, group_index):
-    """ZᵀX of each group, (groups, q, p)."""
-    products = [[np.bincount(group_index, weights=z * x) for x in X.T] for z in Z.T]
-    return np.moveaxis(np.array(products), -1, 0)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import likelihood
-from helpers.mixed_fit import check_share, hill_of, new_design, result_of
+from helpers.mixed_fit import check_share, new_design, result_of
 
 
 def variance_table(fit, *, level=0.95, on="variance"):
@@ -35,8 +35,7 @@ def variance_table(fit, *, level=0.95, on="variance"):
           a singular fit, where it has no meaning;
         - ``lower``, ``upper``: the profile-likelihood interval, at the boundary too. A lower end
           of 0 says that a variance of zero agrees with the data. nan for a covariance that cannot
-          be profiled, because a predictor is far from its zero: centre it. ``se`` and intervals are
-          nan where rows stray from their groups by some 10⁻⁵ of y: rounding decides there.
+          be profiled, because a predictor is far from its zero: centre it.
 
     Notes
     -----
@@ -60,7 +59,6 @@ def variance_table(fit, *, level=0.95, on="variance"):
     if on not in ("variance", "sd"):
         raise ValueError(f"on={on!r}: give 'variance' or 'sd'")
     psi, sigma2, terms = result.cov_re, result.scale, result.random_terms
-    hill = hill_of(result.model, result.group_index)
     sd = np.sqrt(np.diag(psi))
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = psi / np.outer(sd, sd)
@@ -72,10 +70,10 @@ def variance_table(fit, *, level=0.95, on="variance"):
         else:
             kind, which = ("covariance" if on == "variance" else "correlation"), (j, i)
             values = {"variance": psi[i, j], "correlation": correlation[i, j]}
-        ends = likelihood.profile_interval(hill, result.root, sigma2, kind, which, level=level)
+        ends = likelihood.profile_interval(result.optimum, kind, which, level=level)
         rows.append({"term": terms[j], "with_term": terms[i] if i != j else "", **values,
                      "lower": ends[0], "upper": ends[1]})  # fmt: skip
-    ends = likelihood.profile_interval(hill, result.root, sigma2, "residual", level=level)
+    ends = likelihood.profile_interval(result.optimum, "residual", level=level)
     rows.append({"term": "Residual", "with_term": "", "variance": sigma2, "sd": np.sqrt(sigma2),
                  "lower": ends[0], "upper": ends[1]})  # fmt: skip
     columns = ["term", "with_term", "variance", "sd", "correlation", "se", "lower", "upper"]

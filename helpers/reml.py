@@ -127,6 +127,14 @@ class Fits:
         _, half = self._least_squares(slice(None))
         return self.scale[:, None, None, None] * (half.swapaxes(-1, -2) @ half)
 
+    @property
+    def taken_back(self):
+        """By how much b̂_j falls if β is larger, (R, J, q, p): b̂_j is that of y_j − X_j β."""
+        design, q = self._design, self._design.sizes[2]
+        X = np.einsum("kaj,ab->kbj", design.rows[:, q:], design.R_x)
+        top, half = self._least_squares(slice(None))
+        return np.einsum("rjlk,rjml,maj->rjka", half, top, X, optimize=True)
+
     def _least_squares(self, part):
         """Of [Z_jΛ, I] = QR the first rows of Q, and R'⁻¹Λ', both (R, J, q, q); nothing squared."""
         q = self._design.sizes[2]
@@ -166,6 +174,16 @@ class Fit:
     @property
     def random_effects_cov(self):
         return self._fits.random_effects_cov[0]
+
+    @property
+    def taken_back(self):
+        return self._fits.taken_back[0]
+
+    @property
+    def rotated(self):
+        """The data as `reml_reduce` has them: design, response, and Λ for the scaled Z."""
+        fits = self._fits
+        return fits._design, reduce_response(fits._Y, fits._design), fits._factor[0]
 
 
 def fit(y, X, Z, groups, *, reml=True):

@@ -15,7 +15,8 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
 
-from helpers import datasets, mixed, mixed_fit, mixed_refits, simulate
+from helpers import datasets, mixed, mixed_refits, simulate
+from helpers.likelihood import Likelihood
 
 
 @pytest.fixture(scope="module")
@@ -367,26 +368,25 @@ def dense_deviance(result, vech, sigma2):
 
 
 @pytest.mark.parametrize("reml", [True, False])
-def test_likelihood_and_gradient_agree_with_dense_algebra(sleep, reml):
+def test_likelihood_and_slopes_agree_with_dense_algebra(sleep, reml):
     result = mixed.fit("reaction ~ days", sleep, "subject", "~days", reml=reml)
-    hill = mixed_fit.hill_of(result.model, result.group_index)
-    at, other = np.array([500.0, 20.0, 40.0, 600.0]), np.array([700.0, -30.0, 20.0, 700.0])
+    hill = Likelihood(result.optimum)
+    root, sigma = np.array([[22.0, 0.0], [1.0, 6.0]]), 25.0
+    best = dense_deviance(result, np.asarray(result.cov_re)[np.tril_indices(2)], result.scale)
 
-    def psi(parameters):
-        return hill.basis @ np.array([parameters[:2], parameters[1:3]]) @ hill.basis.T
+    def dense(root, sigma):
+        return dense_deviance(result, (root @ root.T)[np.tril_indices(2)], sigma**2) - best
 
-    ours = hill.deviance(psi(at), at[3])[0] - hill.deviance(psi(other), other[3])[0]
-    dense = dense_deviance(result, at[:3], at[3]) - dense_deviance(result, other[:3], other[3])
-    assert ours == pytest.approx(dense, abs=1e-8)
-    _, d_psi, d_sigma2 = hill.deviance(psi(at), at[3])
-    d_psi = hill.basis.T @ d_psi @ hill.basis
-    gradient = [d_psi[0, 0], 2 * d_psi[0, 1], d_psi[1, 1], d_sigma2]
-    for k, slope in enumerate(gradient):
-        step = np.zeros(4)
-        step[k] = 1e-3 * at[k]
-        up, down = at + step, at - step
-        numeric = dense_deviance(result, up[:3], up[3]) - dense_deviance(result, down[:3], down[3])
-        assert slope == pytest.approx(numeric / (2 * step[k]), rel=1e-4, abs=1e-8)
+    rise, by_root, by_sigma = hill.deviance(root, sigma)
+    assert rise == pytest.approx(dense(root, sigma), abs=1e-8)
+    for i, j in np.ndindex(2, 2):
+        step = np.zeros((2, 2))
+        step[i, j] = 1e-3
+        numeric = (dense(root + step, sigma) - dense(root - step, sigma)) / 2e-3
+        assert by_root[i, j] == pytest.approx(numeric, rel=1e-4, abs=1e-6)
+    numeric = (dense(root, sigma + 1e-3) - dense(root, sigma - 1e-3)) / 2e-3
+    assert by_sigma == pytest.approx(numeric, rel=1e-4, abs=1e-6)
+    assert hill.deviance(result.root, result.scale**0.5)[0] == pytest.approx(0, abs=1e-9)
 
 
 def test_standard_errors_of_variances_are_those_of_the_numerical_hessian(sleep_fit):
@@ -410,6 +410,18 @@ def test_standard_errors_of_variances_are_those_of_the_numerical_hessian(sleep_f
     table = mixed.variance_table(result)
     np.testing.assert_allclose(table["se"], expected, rtol=3e-3)
     np.testing.assert_allclose(result.bse_re, expected[:-1], rtol=3e-3)
+
+
+def test_standard_errors_beside_a_correlation_near_one():
+    rng = np.random.default_rng(4)
+    data = pd.DataFrame({"school": np.repeat(np.arange(30), 6), "x": rng.normal(3, 1, 180)})
+    tilt, noise = rng.normal(size=(2, 30)), rng.normal(size=180)
+    start, slope = 2 * tilt[0], 2 * tilt[0] + 0.15 * tilt[1]
+    data["y"] = 1 + start[data["school"]] + slope[data["school"]] * data["x"] + noise
+    result = mixed.fit("y ~ x", data, "school", "~x")
+    # second differences of the dense deviance, with 50 digits
+    expected = [1.94159579, 1.43632922, 1.31715811, 0.12823062]
+    np.testing.assert_allclose(mixed.variance_table(result)["se"], expected, rtol=1e-7)
 
 
 def test_standard_errors_of_hsb_variances(hsb):
@@ -450,21 +462,39 @@ def test_profile_interval_at_the_boundary(article_fit):
         assert best - at_best == pytest.approx(stats.chi2.ppf(0.95, 1), abs=2e-4)
 
 
-def test_no_interval_where_rounding_decides():
-    """Where rows hardly stray from their groups' lines: right, or none; never wrong."""
+@pytest.mark.parametrize("terms", ["~x", "~x + w"])
+def test_intervals_stay_when_groups_differ_ever_more(terms):
+    """Rows that hardly stray say of the groups no more than rows that stray not at all."""
     rng = np.random.default_rng(1)
+    data = pd.DataFrame({"school": np.repeat(np.arange(20), 8)})
+    data["x"], data["w"], noise = rng.normal(size=(3, 160))
+    start, slope, other = rng.normal(size=(3, 20))[:, data["school"]]
+    tables = []
+    for small in (1e-3, 1e-5, 1e-7, 1e-9):
+        data["y"] = 5 + start + slope * data["x"] + other * data["w"] * ("w" in terms)
+        data["y"] += small * noise
+        table = mixed.variance_table(mixed.fit("y ~ x + w", data, "school", terms), on="sd")
+        table.loc[table.index[-1], ["sd", "se", "lower", "upper"]] /= small
+        tables.append(table[["sd", "correlation", "se", "lower", "upper"]].to_numpy())
+    assert np.isfinite(tables[0][:, 2:]).all()
+    for table in tables[1:]:
+        np.testing.assert_allclose(table, tables[0], rtol=1e-3, atol=1e-3)
+    for table in tables[2:]:
+        np.testing.assert_allclose(table, tables[1], rtol=1e-5, atol=1e-5)
+
+
+def test_interval_of_a_variance_as_small_as_that_of_rows_beside_a_large_one():
+    rng = np.random.default_rng(3)
     data = pd.DataFrame({"school": np.repeat(np.arange(20), 8), "x": rng.normal(size=160)})
     start, slope = rng.normal(size=(2, 20))[:, data["school"]]
     noise = rng.normal(size=160)
-    for small in (1e-2, 1e-4, 1e-6, 1e-8):
-        data["y"] = 5 + start + (2 + slope) * data["x"] + small * noise
+    ends = []
+    for small in (1e-4, 1e-6, 1e-8):
+        data["y"] = 5 + start + 2 * data["x"] + small * (slope * data["x"] + noise)
         table = mixed.variance_table(mixed.fit("y ~ x", data, "school", "~x"), on="sd")
-        if small > 1e-5:
-            lower, upper = table["lower"] / table["sd"], table["upper"] / table["sd"]
-            np.testing.assert_allclose(lower[[0, 2, 3]], [0.75, 0.75, 0.886], atol=0.02)
-            np.testing.assert_allclose(upper[[0, 2, 3]], [1.427, 1.427, 1.141], atol=0.02)
-        else:
-            assert table[["se", "lower", "upper"]].isna().all(axis=None)
+        ends.append(table.loc[2:, ["lower", "upper"]].to_numpy() / small)
+    assert 0.2 < ends[0][0, 0] < 1 < ends[0][0, 1] < 3
+    np.testing.assert_allclose(ends[1:], [ends[0]] * 2, rtol=1e-3)
 
 
 def test_profile_interval_of_three_random_effects():
