@@ -3,17 +3,17 @@
 Model, for group j with n_j rows:  y_j = X_j β + Z_j b_j + e_j,
 b_j ~ N(0, σ² Λ Λᵀ),  e_j ~ N(0, σ² I),  Λ lower triangular.
 
-Three steps, in files of their own:
+Three steps; read them from `One.evaluate` in `reml_one` on:
 
-1. **Reduce** (`reml_reduce`). An orthogonal change of rows turns each group into q rows, and what
-   is left within all groups together into p rows and one sum of squares. After this a fit costs
-   groups × parameters, whatever the number of rows.
+1. **Reduce** (`reml_reduce`). An orthogonal change of rows turns each group into q rows, so that
+   W_j = I + Z_jΛΛᵀZ_jᵀ is q × q, and what is left within all groups together into at most p rows
+   and one sum of squares. After this a fit costs groups × parameters, whatever the number of rows.
 2. **Criterion** (`reml_one`). β and σ² have closed forms given Λ. What remains is a function of Λ
    alone, −2 log of the profiled (restricted) likelihood, with an analytic gradient.
 3. **Minimise** (`reml_one`, `reml_optimum`). BFGS from moment estimates, then a look from the
-   boundary in both directions: is there a way down off it, and is it as good on it? Where a second
-   valley is likely, other starts follow. Where groups differ very much more than their rows do, Z
-   is measured along the axes of Λ.
+   boundary in both directions: is there a way down off it, and is the boundary as low as the point
+   that was found? Where a second valley is likely, other starts follow. Where groups differ very
+   much more than their rows do, Z is measured along the axes of Λ.
 
 `reml_many` takes steps 2 and 3 for thousands of data sets side by side. ``fit`` is ``fit_many``
 with one replicate.
@@ -31,6 +31,7 @@ from functools import cached_property
 
 import numpy as np
 
+from helpers.reml_many import FEW
 from helpers.reml_one import lower, triangle, unfold
 from helpers.reml_optimum import at_the_edge, optimum
 from helpers.reml_reduce import Design, reduce_design, reduce_response, slices
@@ -129,14 +130,14 @@ class Fits:
 
     @property
     def taken_back(self):
-        """By how much b̂_j falls if β is larger, (R, J, q, p): b̂_j is that of y_j − X_j β."""
+        """−∂b̂_j/∂β, (R, J, q, p): where β̂ is off, b̂_j takes some of it back."""
         design, q = self._design, self._design.sizes[2]
         X = np.einsum("kaj,ab->kbj", design.rows[:, q:], design.R_x)
         top, half = self._least_squares(slice(None))
         return np.einsum("rjlk,rjml,maj->rjka", half, top, X, optimize=True)
 
     def _least_squares(self, part):
-        """Of [Z_jΛ, I] = QR the first rows of Q, and R'⁻¹Λ', both (R, J, q, q); nothing squared."""
+        """QR of Z_jΛ on top of I: the first q rows of Q, and R'⁻¹Λ' with Λ for Z as given."""
         q = self._design.sizes[2]
         factor = self._factor[part, None]
         G = self._design.rows[:, :q].transpose(2, 0, 1) @ factor
@@ -266,7 +267,8 @@ def fit_many(Y, X, Z, groups, *, reml=True, progress=None):
     parts = slices(len(Y), _batch(len(Y), len(design.labels)))
 
     def work(part):
-        return _fit_part(Y[part], design, reml)
+        numbers = range(len(Y))[part] if len(Y) > 1 else None
+        return _fit_part(Y[part], design, reml, numbers)
 
     done, found = 0, []
     pool = ThreadPoolExecutor(THREADS) if min(THREADS, len(parts)) > 1 else None
@@ -293,10 +295,10 @@ def _batch(n_replicates, n_groups):
     return max(1, -(-n_replicates // (threads * rounds)))
 
 
-def _fit_part(Y, design, reml):
+def _fit_part(Y, design, reml, numbers):
     """Arrays for `Fits`, in the order of its fields, replicates first, undoing all scaling."""
     n, p, q, _ = design.sizes
-    response = reduce_response(Y, design)
+    response = reduce_response(Y, design, apart=len(Y) <= FEW, numbers=numbers)
     theta, point, converged = optimum(Y, design, response, reml)
     theta, singular = at_the_edge(theta, q)
     df, unit = (n - p if reml else n), response.unit
@@ -351,6 +353,10 @@ def _check(Y, X, Z, groups):
             raise ValueError(f"{name} has {length} rows and y has {n}; they must be the same rows")
     if groups.ndim != 1:
         raise ValueError(f"groups must have one axis, not shape {groups.shape}")
-    if np.any(groups != groups) or (groups.dtype == object and any(g is None for g in groups)):
+    try:
+        missing = np.any(groups != groups) or groups.dtype == object and None in groups.tolist()
+    except TypeError:  # pandas' NA is neither equal to itself nor not
+        missing = True
+    if missing:
         raise ValueError("groups has missing labels; drop those rows")
     return Y, X, Z, groups

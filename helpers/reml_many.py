@@ -31,6 +31,7 @@ from helpers.reml_one import (
     crossed,
     diagonal,
     divide,
+    is_long,
     least_curvature,
     lower,
     solve,
@@ -251,11 +252,12 @@ def minimise(theta, many):
     """The minimum from theta, (q(q+1)/2, R), for all replicates side by side.
 
     The steps are those of `reml_one.minimise`. At each evaluation a replicate either takes its step
-    or shortens it; those that are done leave.
+    or shortens it; those that are done leave. Those with a long axis are left as they are.
     """
-    found = theta.copy()
-    active, step = np.arange(theta.shape[1]), np.ones(theta.shape[1])
-    enough, inverse = np.full(theta.shape[1], AT_ONCE), None
+    found, active = theta.copy(), np.flatnonzero(~is_long(theta))
+    if len(active) < theta.shape[1]:
+        theta, many = theta[:, active], many.take(active)
+    step, enough, inverse = np.ones(len(active)), np.full(len(active), AT_ONCE), None
     if len(active) > FEW:
         value, gradient = many.value_and_gradient(theta)
         inverse = many.inverse(theta)
@@ -411,4 +413,5 @@ def certainty(theta, point, many):
     hessian += np.einsum("xr,axb->abr", point.slope.reshape(q * q, -1), bends(q))
     diagonal(hessian)[:] += ridge
     inverse = np.linalg.inv(hessian.T).T  # which need not be positive definite
-    return np.abs(newton(gradient_of(theta, point), inverse)) < 1e-6, flat
+    sure = np.abs(newton(gradient_of(theta, point), inverse)) < 1e-6
+    return sure & (point.criterion < np.inf), flat

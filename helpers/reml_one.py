@@ -1,6 +1,7 @@
-"""The criterion of one data set and its minimum: the mathematics of `reml`, plainly.
+"""The criterion of one data set and its minimum: the mathematics of `reml`.
 
-Let y be one more column of X, and W = I + ZΨZ' with Ψ = ΛΛᵀ. Two factorisations tell all:
+Let y be one more column of X, and W = I + ZΨZ' with Ψ = ΛΛᵀ, q × q for each group in the rows of
+`reml_reduce`. W is factored, and with it the table of cross-products; that tells all:
 
     [X y]' W⁻¹ [X y] = LLᵀ      −2 log-likelihood = constant + log|W| + 2 Σ wᵢ log Lᵢᵢ
 
@@ -8,8 +9,10 @@ The last entry on the diagonal of L is the root of the residual sum of squares; 
 degrees of freedom. The others make |X'W⁻¹X|; their weight is 1 for REML and 0 for ML. With
 U = diag(√w) L⁻¹ [X y]', the derivative in Ψ is  D = Z'W⁻¹Z − Z'W⁻¹U'UW⁻¹Z, summed over groups.
 
+`White` has it in general; for one and two random effects `Pair` has W⁻¹ in closed form.
+
 The search starts from moments, takes quasi-Newton steps, and then looks from the boundary in both
-directions: is there a way down off it, and is it as good on it?
+directions: is there a way down off it, and is the boundary as low as the point that was found?
 
 `reml_many` has the same for thousands of data sets at once. Where it is called often, `dot` stands
 for `@`: it takes half the time when matrices are small.
@@ -28,16 +31,17 @@ from helpers.reml_reduce import Products
 
 TOLERANCE = 1e-10  # of the criterion
 LAST_STEP = 1e-9  # a step that promises less of the criterion is taken unseen, and is the last
-AT_ONCE = 1e-12  # the same where the curvature that the promise rests on was not met on the way
+AT_ONCE = 1e-12  # the same before a step has met the curvature that the promise rests on
 WIDER = 2  # times the inverse Hessian where none was met
 SHORTEST_STEP = 1e-8  # of the direction; where even that leads up, the search ends
 MOST_STEPS = 500
-SINGULAR = 1e-4  # standard deviation of Λ below which we call it zero; at 1, half is shrunk away
-SHORT = 0.1  # standard deviation of Λ that may be left out for a while
-NO_INFORMATION = 0.1  # on an entry of Λ, a group, where Λ is small
+SINGULAR = 1e-4  # length of an axis of Λ that we call zero; at 1, half is shrunk away
+SHORT = 0.1  # length of an axis of Λ that may be left out for a while
+NO_INFORMATION = 0.1  # curvature, a group, to count on where the data have none
 LARGE = 1e8  # beside this, what is of the order of 1 loses half of its digits
 MOST_UNEQUAL = 1000  # variances in different directions, at the start
-FAR = 5  # above an optimum the boundary is left alone; of 3,900 looks none led lower from 3 above
+FAR = 5  # above an optimum what else there is is left alone; of 3,900 none led lower from 3 above
+LONG = 1e4  # length of an axis of Λ beside which others lose digits
 
 
 # ------------------------------------------------------------------------------- Λ and theta
@@ -61,7 +65,7 @@ def whole(q):
 
 @cache
 def crossed(q):
-    """Where h_ij h_kl is in the products of the lower triangle of H, for jk and li, (q², q²)."""
+    """Which two entries of the lower triangle of H make h_ij h_kl, for rows jk and columns li."""
     j, k, m, i = np.indices((q, q, q, q)).reshape(4, q * q, q * q)
     return whole(q)[i, j], whole(q)[k, m]
 
@@ -76,6 +80,11 @@ def unfold(theta, q):
 def triangle(root):
     """The lower triangular matrices L (…, q, q) with the LLᵀ of a root (…, q, q or more)."""
     return np.linalg.qr(root.swapaxes(-1, -2), mode="r").swapaxes(-1, -2)
+
+
+def is_long(theta):
+    """Whether an axis of Λ may be so long that other axes lose digits beside it."""
+    return (theta * theta).sum(axis=0) > (LONG**2 if len(theta) > 1 else np.inf)
 
 
 @cache
@@ -240,6 +249,7 @@ class One:
 
     def __init__(self, design, response, reml):
         self.n, p, self.q, self.n_groups = design.sizes
+        self.reml = reml
         self.df = df = self.n - p if reml else self.n
         self.rows = np.concatenate([design.rows, response.rows[: self.q, None]], axis=1)
         self.within = np.hstack([design.X_within, response.within[:, None]])
@@ -300,10 +310,11 @@ class One:
         return at.criterion, beta, last**2 / self.df, root[:-1, :-1], slope
 
     def information(self, at):
-        """Expected Hessian of the criterion in theta, (m, m), σ² profiled out.
+        """What to expect of the Hessian of the criterion in theta, (m, m); and a ridge for it.
 
-        Its entries are Σ tr(H Ψ'_a H Ψ'_b) over groups. H = Z'W⁻¹Z is what a group's data say of
-        its random effects. With it what to count on where it is nil, as it is in Λ at Λ = 0.
+        Were β known, it would be Σ tr(H Ψ'_a H Ψ'_b) over groups, less what goes with σ². H =
+        Z'W⁻¹Z is what a group's data say of its random effects. The ridge is what to count on where
+        that is nil, as it is in Λ at Λ = 0.
         """
         H = at.white.precision()
         turn = bends(self.q).dot(at.theta)  # of Ψ with each entry of theta
@@ -327,7 +338,7 @@ def least_curvature(square, n_groups):
 
 
 def moment_equations(Z):
-    """What Ψ has to do with the moments of u = Z'W⁻¹y at Ψ = I, summed over groups.
+    """Linear equations for Ψ from the moments of u = Z'W⁻¹y at Ψ = I, summed over groups.
 
     With T = (I + Z'Z)⁻¹ and H = I − T = Z'W⁻¹Z, u is TZ'y, and uu' is expected to be HΨH + TH, in
     units of σ². Groups with much data do not decide alone. The equations are those of MINQUE (Rao,
@@ -335,7 +346,7 @@ def moment_equations(Z):
 
     Returns
     -------
-    TZ (q, q, J); the sums of H⊗H (q², q²) and of TH (q²,)
+    TZ' (q, q, J); the sums of H⊗H (q², q²) and of TH (q²,)
     """
     q = len(Z)
     S = np.einsum("klj,kmj->lmj", Z, Z)

@@ -9,6 +9,7 @@ long axes of Λ drown short ones, so Z is measured along the axes, in their leng
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -16,26 +17,28 @@ from helpers import reml_one
 from helpers.reml_many import FEW, Many, Point, certainty, minimise, moments, settle, shortest
 from helpers.reml_one import (
     FAR,
+    LONG,
     SHORT,
     SINGULAR,
     TOLERANCE,
     cholesky,
     diagonal,
     divide,
+    is_long,
     lower,
     solve,
     triangle,
     unfold,
 )
-from helpers.reml_reduce import ROUNDING, joined, reduce_response, slices
+from helpers.reml_reduce import ROUNDING, reduce_response, slices
 
-FEW_GROUPS = 15  # for each random slope; with fewer, a second valley is looked for always
-FAN_GROUPS = 40  # with more, a fan of starts would cost more than it is worth
-LENGTHS = np.geomspace(0.05, 500, 20)  # of each direction in the fan
-FAN_CELLS = 4_000_000  # numbers in the fan's largest array, so that memory stays bounded
-LONG = 1e4  # standard deviation of Λ beside which others lose digits
+FEW_GROUPS = 16  # of one size; with fewer, a second valley is looked for always
+FAN_GROUPS = 40  # with more, many starts would cost more than they are worth
+LENGTHS = np.geomspace(0.05, 500, 20)  # of the axes of Λ in these
+SCATTERED = 48  # starts at random, with three random effects and more
+CELLS = 4096  # groups × replicates that are challenged at once, so that memory stays bounded
 MOST_TURNS = 8
-FITTING = 3  # times the length in which Z is measured, or one part in it, an axis may be
+FITTING = 3  # times as long as its measure, or down to a third of it, an axis may be
 
 
 def optimum(Y, design, response, reml):
@@ -45,16 +48,13 @@ def optimum(Y, design, response, reml):
     few groups, and a first optimum with next to no information in a direction. A balanced design
     has one valley; there only what was not verified is challenged.
     """
-    if len(response.unit) <= FEW:
-        return one_after_another(Y, design, response, reml)
-    theta = moments(design, response, reml)
-    long = is_long(theta)
-    if long.any():
-        return optimum_apart(long, Y, design, response, reml)
+    if len(Y) <= FEW:
+        return one_after_another(design, response, reml)
     many = Many.of(design, response, reml)
-    theta, point, off = settle(minimise(theta, many), many)
+    theta, point, off = settle(minimise(moments(design, response, reml), many), many)
     sure, flat = certainty(theta, point, many)
-    doubtful = np.flatnonzero(~sure | off | (flat | few_groups(design)) & (not design.balanced))
+    doubtful = ~sure | off | (not design.balanced) & (flat | few_groups(design))
+    doubtful = np.flatnonzero(doubtful & ~is_long(theta))
     if doubtful.size:
         part = many.take(doubtful)
         trial, value = best_elsewhere(theta[:, doubtful], point.criterion[doubtful], part)
@@ -67,58 +67,37 @@ def optimum(Y, design, response, reml):
     sure &= ~off
     long = np.flatnonzero(is_long(theta))
     if long.size:
-        part = Y[long], design, response.take(long), reml
-        theta[:, long], there, sure[long] = one_after_another(*part)
+        alike = reduce_response(Y[long], design, apart=True)
+        theta[:, long], there, sure[long] = one_after_another(design, alike, reml)
         point.put(long, there)
     return theta, point, sure
 
 
-def optimum_apart(long, Y, design, response, reml):
-    """`optimum` where some replicates, `long` of bool (R,), are for `one_after_another`."""
-    order = np.argsort(~long, kind="stable")
-    first, rest = order[: long.sum()], order[long.sum() :]
-    parts = [one_after_another(Y[first], design, response.take(first), reml)]
-    if rest.size:
-        parts.append(optimum(Y[rest], design, response.take(rest), reml))
-    theta, point, sure = zip(*parts, strict=True)
-    back = np.argsort(order)
-    point = Point(*(array[..., back] for array in joined(point)))
-    return np.hstack(theta)[:, back], point, np.concatenate(sure)[back]
-
-
-def one_after_another(Y, design, response, reml):
+def one_after_another(design, response, reml):
     """`optimum` for a few replicates, by `reml_one`; only starts from elsewhere go side by side."""
-    if len(Y) > 1:  # so that rounding is the same whatever stands beside
-        found = [alone(design, reduce_response(y[None], design), reml) for y in Y]
-    else:
-        found = [alone(design, response, reml)]
-    theta, *point, sure = (beside(column) for column in zip(*found, strict=True))
+    found = [alone(design, response.take([i]), reml) for i in range(len(response.unit))]
+    theta, *point, sure = (np.stack(column, axis=-1) for column in zip(*found, strict=True))
     return theta, Point(*point), sure
 
 
 def alone(design, response, reml):
-    """`one_after_another` for one replicate: theta, the numbers of its point, whether verified."""
+    """`optimum` for one replicate: theta, the numbers of its point, whether verified."""
     one = reml_one.One(design, response.take(0), reml)
     theta = reml_one.moments(one)
     if not is_long(theta):
-        at, sure = search(theta, one, design, response)
+        at, off = reml_one.settle(reml_one.minimise(theta, one), one)
+        at, sure = challenge(at, off, one, design, response)
         if not is_long(at.theta):
             return at.theta, *one.estimates(at), sure
         theta = at.theta
     return along_axes(theta, design, response, reml)
 
 
-def search(theta, one, design, response):
-    """The minimum for one replicate, a `reml_one.Value`, and whether it was verified."""
-    at, off = reml_one.settle(reml_one.minimise(theta, one), one)
-    return challenge(at, off, one, design, response)
-
-
 def challenge(at, off, one, design, response):
     """The better of a first minimum and those from elsewhere, and whether it was verified."""
     sure, flat = reml_one.certainty(at, one)
-    if not sure or off or ((flat or few_groups(design)) and not design.balanced):
-        many = Many.of(design, response, bool(one.weights[0]))
+    if not sure or off or (not design.balanced and (flat or few_groups(design))):
+        many = Many.of(design, response, one.reml)
         trial, value = best_elsewhere(at.theta[:, None], np.array([at.criterion]), many)
         if value[0] < at.criterion - 100 * TOLERANCE:
             at, off = reml_one.settle(trial[:, 0], one)
@@ -126,20 +105,7 @@ def challenge(at, off, one, design, response):
     return at, sure and not off
 
 
-def beside(arrays):
-    """Arrays of one shape, joined along a new last axis."""
-    if len(arrays) == 1:
-        return np.asarray(arrays[0])[..., None]
-    together = np.array(arrays)
-    return together.transpose(*range(1, together.ndim), 0)
-
-
 # -------------------------------------------------------------------------- along the axes of Λ
-
-
-def is_long(theta):
-    """Whether an axis of Λ may be so long that other axes lose digits beside it."""
-    return (theta * theta).sum(axis=0) > (LONG**2 if len(theta) > 1 else np.inf)
 
 
 def along_axes(theta, design, response, reml):
@@ -170,9 +136,9 @@ def axes(factor):
 
 
 def fits(theta, measure):
-    """Whether the axes of Λ, of which theta is the triangle in this measure, are those of it.
+    """Whether the measure still suits Λ, of which theta is the triangle in it.
 
-    None has grown much, and none fallen below what could be told from zero in this measure.
+    No axis has grown much, and none fallen below what could be told from zero in this measure.
     """
     length = np.linalg.svd(measure @ unfold(theta, len(measure)), compute_uv=False)
     fallen = np.linalg.norm(measure, axis=0) > FITTING * np.maximum(length, 1)
@@ -210,6 +176,7 @@ def measured(design, response, measure):
     The columns of measure (q, q) begin with the longest. When the rows of each group are rotated so
     that Z is a triangle again, W falls off from its first row to its last, and its Cholesky factor
     keeps the digits of each. X is turned so that no column hides another, which Z may dwarf.
+    Of the design and the response only what a search asks for is measured anew.
     """
     q, p = len(measure), design.sizes[1]
     rotation, Z = np.linalg.qr(np.einsum("klj,lm->jkm", design.rows[:, :q], measure))
@@ -220,16 +187,9 @@ def measured(design, response, measure):
     white = white[:, q:].swapaxes(1, 2).reshape(-1, p)
     turn = np.linalg.svd(np.vstack([white, design.X_within]), full_matrices=False)[2].T
     X_within = design.X_within @ turn
-    design = replace(
-        design,
-        Q=design.Q @ turn,
-        R_x=turn.T @ design.R_x,
-        R_z=np.linalg.solve(measure, design.R_z),
-        rows=np.concatenate([Z, (X @ turn).swapaxes(1, 2)], axis=1),
-        X_within=X_within,
-    )
-    Xy_within = X_within.T @ response.within
-    response = response._replace(start=turn.T @ response.start, rows=y, Xy_within=Xy_within)
+    rows = np.concatenate([Z, (X @ turn).swapaxes(1, 2)], axis=1)
+    design = replace(design, rows=rows, X_within=X_within)
+    response = response._replace(rows=y, Xy_within=X_within.T @ response.within)
     return design, response, turn
 
 
@@ -259,49 +219,76 @@ def at_the_edge(theta, q):
 def few_groups(design):
     """Whether a second valley is likely enough to be looked for always.
 
-    What counts is how many groups of one size would be as many: of 80,240 awkward data sets with 15
-    to 60 groups and two random effects 120 had a lower valley than the first, 116 of them with
-    fewer than 15 by this count.
+    Where groups tell of a direction d of Z as w_j = d'Z_j'Z_j d, they are as good as
+    (Σw)² / Σw² groups of one size. What counts is the direction where these are fewest.
     """
-    q = design.sizes[2]
-    size = (design.rows[:, :q] ** 2).sum(axis=(0, 1))
-    return size.sum() ** 2 < FEW_GROUPS * max(1, q - 1) * (size**2).sum()
+    q, J = design.sizes[2:]
+    Z = design.rows[:, :q]
+    told = squares(q) @ np.einsum("kaj,kbj->abj", Z, Z).reshape(-1, J)
+    return (told.sum(axis=1) ** 2 < FEW_GROUPS * np.einsum("dj,dj->d", told, told)).any()
+
+
+@cache
+def squares(q):
+    """Products of the entries of unit vectors all around, (D, q²)."""
+    way = all_around(q, 8 if q == 2 else 32)
+    return np.einsum("ad,bd->dab", way, way).reshape(-1, q * q)
+
+
+@cache
+def all_around(q, number):
+    """Unit vectors (q, number), evenly for two dimensions and at random for more."""
+    if q == 1:
+        return np.ones((1, 1))
+    if q == 2:
+        angle = np.pi * np.arange(number) / number
+        return np.stack([np.cos(angle), np.sin(angle)])
+    way = np.random.default_rng(0).normal(size=(q, number))
+    return way / np.linalg.norm(way, axis=0)
 
 
 def best_elsewhere(theta, known, many):
     """The best theta from all other starts, for each replicate, and its criterion.
 
-    Where a search ends neither where the known criterion is nor far above, there may be a way on.
+    A search that ended elsewhere, and not far above what is known, is settled: it may go on.
     """
     best, least = theta.copy(), np.full(theta.shape[1], np.inf)
+    size = max(1, CELLS // many.design.sizes[3])
+    if theta.shape[1] > size:  # so that memory stays bounded
+        for some in slices(theta.shape[1], size):
+            found = best_elsewhere(theta[:, some], known[some], many.take(some))
+            best[:, some], least[some] = found
+        return best, least
     start, which = elsewhere(theta, many)
-    if which.size:
-        part = many.take(which)
-        trial = minimise(start, part)
-        value = part.evaluate(trial).criterion
-        with np.errstate(invalid="ignore"):  # both may be infinite
-            rise = value - known[which]
-        new = np.flatnonzero((rise < FAR) & (np.abs(rise) > 1e-6))
-        if new.size:
-            trial[:, new], point, _ = settle(trial[:, new], part.take(new), rounds=2)
-            value[new] = point.criterion
-        order = np.argsort(-value)
-        best[:, which[order]], least[which[order]] = trial[:, order], value[order]
+    if not which.size:
+        return best, least
+    part = many.take(which)
+    trial = minimise(start, part)
+    value = part.evaluate(trial).criterion
+    with np.errstate(invalid="ignore"):  # both may be infinite
+        rise = value - known[which]
+    new = np.flatnonzero((rise < FAR) & (np.abs(rise) > 1e-6))
+    if new.size:
+        trial[:, new], point, _ = settle(trial[:, new], part.take(new), rounds=2)
+        value[new] = point.criterion
+    order = np.argsort(-value)
+    best[:, which[order]], least[which[order]] = trial[:, order], value[order]
     return best, least
 
 
 def elsewhere(theta, many):
     """Starts away from theta, (q(q+1)/2, starts), and the replicate that each is for.
 
-    They are some for all, theta without one of its axes, and dips among Λ of rank one. Among
-    awkward data sets with 3 to 30 groups, `optimum` misses, of the valleys lower than the first
-    one, 2 of 1,198 (80,256 data sets with two random effects) and 5 of 631 (20,528 with three).
+    They are multiples of I and theta without one of its axes; where groups are few enough for more
+    to pay, with one or two random effects all dips among Λ of rank one, with more Λ at random.
     """
-    _, p, q, J = many.design.sizes
+    _, _, q, J = many.design.sizes
     every = np.arange(theta.shape[1])
-    fanned = q == 1 or (J <= FAN_GROUPS and few_groups(many.design))
-    fanned &= np.abs(many.design.rows[:, :q]).max() < LONG  # with more, its short form loses digits
-    sizes = (10, 50, 0.1)[: 3 - fanned] if q > 1 else ()
+    well = J <= FAN_GROUPS and few_groups(many.design)
+    # With longer rows the short form of the criterion along directions loses digits.
+    fan = q == 1 or (q == 2 and well)
+    fan &= np.abs(many.design.rows[:, :q]).max() < LONG
+    sizes = (10, 50) if well and q > 1 else (10, 50, 0.1) if not fan else ()
     one = np.repeat(np.eye(q)[lower(q)][:, None], len(every), axis=1)
     found = [(size * one, every) for size in sizes]
     axis, length, _ = np.linalg.svd(unfold(theta, q).transpose(2, 0, 1))
@@ -311,40 +298,40 @@ def elsewhere(theta, many):
         long = np.flatnonzero((length[:, k] > least) & (length[:, 0] < LONG))
         rest = axis[long] * (length[long] * (np.arange(q) != k))[:, None]
         found.append((triangle(rest)[:, *lower(q)].T, long))
-    if fanned:
-        way = directions(many.design)
-        cells = way.shape[1] * max(J, p * len(LENGTHS))
-        for some in slices(len(every), FAN_CELLS // cells):
-            start, which = dips(axis[some, :, 0].T, length[some, 0], many.take(some), way)
-            found.append((start, every[some][which]))
+    if well and q > 2:
+        found.append((np.tile(scattered(q), len(every)), np.repeat(every, SCATTERED)))
+    if fan:
+        found.append(dips(axis[:, :, 0].T, length[:, 0], many))
     return tuple(np.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))
 
 
+@cache
+def scattered(q):
+    """Λ in all directions, with axes of all lengths, theta (q(q+1)/2, SCATTERED)."""
+    rng = np.random.default_rng(0)
+    axis = np.linalg.qr(rng.normal(size=(SCATTERED, q, q)))[0]
+    length = np.exp(rng.uniform(*np.log(LENGTHS[[0, -1]]), (SCATTERED, 1, q)))
+    return triangle(axis * length)[:, *lower(q)].T
+
+
 def directions(design):
-    """Unit vectors (q, D) all around, one of each two that are opposite.
+    """Unit vectors (q, D) all around, for one or two random effects, one of two that are opposite.
 
     Among them is that of which each group tells least: where a group has one row, or one value of
     x, a valley can be as narrow as the inverse of its length.
     """
     q = design.sizes[2]
-    if q == 1:
-        return np.ones((1, 1))
-    if q == 2:
-        angle = np.pi * np.arange(32) / 32
-        way = np.stack([np.cos(angle), np.sin(angle)])
-    else:
-        way = np.random.default_rng(0).normal(size=(q, 2 ** (q + 4)))
-        way /= np.linalg.norm(way, axis=0)
     least = np.linalg.svd(design.rows[:, :q].T)[0][:, :, -1].T
-    way = np.hstack([way, least])
+    way = np.hstack([all_around(q, 32), least])
     return np.unique((way * np.where(way[-1] < 0, -1, 1)).round(9), axis=1)
 
 
-def dips(axis, reach, many, way):
+def dips(axis, reach, many):
     """Where Λ of rank one is lower than its neighbours, but not beside the known: θ, replicates.
 
     Of the known, axis (q, R) is the direction of the longest axis and reach (R,) its length.
     """
+    way = directions(many.design)
     q = len(way)
     value = criterion_along(way, LENGTHS, many)
     rim = np.pad(value, ((0, 0), (1, 1), (0, 0)), constant_values=np.inf)

@@ -1,7 +1,8 @@
 """Rotate the rows of a grouped data set, so that a fit costs groups × parameters.
 
 An orthogonal change of rows turns each group into q rows, and what is left within all groups
-together into p rows and one sum of squares. Nothing is squared on the way, so that no digits go.
+together into at most p rows and one sum of squares. Nothing is squared on the way, so that no
+digits go.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class Design:
     R_x: np.ndarray  # (p, p)
     R_z: np.ndarray  # (q, q)
     rows: np.ndarray  # (q, q + p, J): scaled Z and Q, side by side, in the rotated rows
-    Q_within: np.ndarray  # (n, w), orthonormal: what w columns of Q hold within groups
-    X_within: np.ndarray  # (w, p), diagonal: how much
+    Q_within: np.ndarray  # (n, w), orthonormal: a basis of what is within groups in Q
+    X_within: np.ndarray  # (w, p): its coordinates there
     df_within: int  # rows that neither X nor Z can reach
     log_det: float  # of X'X
 
@@ -240,8 +241,8 @@ def reduce_design(X, Z, groups):
     """Rotate the rows of X and Z, group by group.
 
     In each group the first q rotated rows span Z_j; the random effects do not reach the others.
-    Scaled as here, Z makes a standard deviation of Λ = 1 the one that is shrunk by half in an
-    average group.
+    Z is scaled so that at Λ = I an average group's own data and what is known of all groups count
+    alike: it is shrunk by half.
     """
     order, starts = in_order(groups)
     X, Z, groups = X[order], Z[order], groups[order]
@@ -281,12 +282,17 @@ def reduce_design(X, Z, groups):
     )  # fmt: skip
 
 
-def reduce_response(Y, design):
-    """Rotate the replicates Y (R, n) as the rows of the design."""
-    return joined([rotate(Y[i], design) for i in slices(len(Y), 4 * BLOCK // Y.shape[1])])
+def reduce_response(Y, design, *, apart=False, numbers=None):
+    """Rotate the replicates Y (R, n) as the rows of the design.
+
+    One after another if `apart`: then the rounding is the same whatever stands beside. An error
+    names the replicate where their `numbers` (R,) are given.
+    """
+    blocks = slices(len(Y), 1 if apart else 4 * BLOCK // Y.shape[1])
+    return joined([rotate(Y[i], design, numbers and numbers[i]) for i in blocks])
 
 
-def rotate(Y, design):
+def rotate(Y, design, numbers=None):
     """`reduce_response` for a block of replicates."""
     n, p, q, J = design.sizes
     largest = np.abs(Y).max(axis=1)
@@ -296,7 +302,8 @@ def rotate(Y, design):
     y -= design.Q @ start
     unit = np.sqrt(np.einsum("ir,ir->r", y, y) / n)
     rounding = ROUNDING * largest
-    check_left_over(unit, rounding, "the fixed effects fit y exactly, so that no variance is left")
+    message = "the fixed effects fit y exactly, so that no variance is left"
+    check_left_over(unit, rounding, numbers, message)
     rows = design.basis.gather(y)
     y -= design.basis.spread(rows)
     within = design.Q_within.T @ y
@@ -304,7 +311,8 @@ def rotate(Y, design):
         y -= design.Q_within @ within
     ss_within = np.einsum("ir,ir->r", y, y)
     left = np.sqrt(ss_within / design.df_within)
-    check_left_over(left, rounding, "each group's own fit is exact: the likelihood has no maximum")
+    message = "each group's own fit is exact: the likelihood has no maximum"
+    check_left_over(left, rounding, numbers, message)
 
     # Once more, to take out the rounding of the first subtraction.
     X = design.rows[:, q:].swapaxes(1, 2).reshape(-1, p)
@@ -357,9 +365,9 @@ def check_unit(largest):
         )
 
 
-def check_left_over(left, rounding, message):
+def check_left_over(left, rounding, numbers, message):
     """Stop where what is left of y is no more than rounding."""
     gone = left <= rounding
     if gone.any():
-        where = f" (replicate {gone.argmax()})" if len(left) > 1 else ""
+        where = f" (replicate {numbers[gone.argmax()]})" if numbers else ""
         raise ValueError(f"{message}{where}; check that y is measured with error")

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers import reml, reml_many, reml_one, reml_optimum, reml_reduce, simulate
@@ -201,7 +202,7 @@ def test_a_balanced_design_has_one_minimum_and_it_is_found(q, n_groups, size, se
     many = reml_many.Many.of(design, response, True)
     theta, point, sure = reml_optimum.optimum(many_y, design, response, True)
     _, lowest = reml_optimum.best_elsewhere(theta, point.criterion, many)
-    _, single, also_sure = reml_optimum.one_after_another(many_y, design, response, True)
+    _, single, also_sure = reml_optimum.one_after_another(design, response, True)
     assert sure.all() and also_sure.all()
     assert (point.criterion < lowest + 1e-6).all()
     np.testing.assert_allclose(single.criterion, point.criterion, rtol=0, atol=1e-6)
@@ -248,7 +249,8 @@ def test_where_the_criterion_bends_down_the_search_goes_on(q, large, seed):
     design = reml_reduce.reduce_design(X, X[:, :q], groups)
     response = reml_reduce.reduce_response(many_y, design)
     _, point, sure = reml_optimum.optimum(many_y, design, response, True)
-    _, single, *_ = reml_optimum.one_after_another(many_y[:500], design, None, True)
+    some = reml_reduce.reduce_response(many_y[:500], design, apart=True)
+    _, single, *_ = reml_optimum.one_after_another(design, some, True)
     assert sure.all()
     np.testing.assert_allclose(single.criterion, point.criterion[:500], rtol=0, atol=1e-6)
 
@@ -450,6 +452,7 @@ GOOD = {"y": Y[0], "X": X, "Z": X, "groups": GROUPS}
         ({"X": np.where(X.max() == X, np.inf, X)}, "X has . missing or infinite"),
         ({"groups": np.where(np.arange(96) == 3, None, GROUPS)}, "groups has missing labels"),
         ({"groups": np.where(np.arange(96) == 3, np.nan, 1.0)}, "groups has missing labels"),
+        ({"groups": np.where(np.arange(96) == 3, pd.NA, GROUPS)}, "groups has missing labels"),
         ({"groups": GROUPS[:, None]}, "groups must have one axis"),
         ({"y": Y[:2]}, "y must have one axis.*fit_many"),
         ({"Z": np.empty((96, 0))}, "Z must have two axes, neither empty"),
@@ -470,6 +473,11 @@ def test_no_replicates_are_no_data():
         reml.fit_many(np.empty((0, 96)), X, X, GROUPS)
 
 
-def test_one_exact_replicate_among_many_is_named():
-    with pytest.raises(ValueError, match=r"exactly.*\(replicate 3\)"):
-        reml.fit_many(np.vstack([Y[:3], X @ [60, 2]]), X, X, GROUPS)
+@pytest.mark.parametrize("number", [0, 3, 1700])
+def test_one_exact_replicate_among_many_is_named(number, monkeypatch):
+    """In whatever block and batch it is worked on."""
+    monkeypatch.setattr(reml, "BATCH", 700 * 12)
+    many_y = np.tile(Y, (30, 1))
+    many_y[number] = X @ [60, 2]
+    with pytest.raises(ValueError, match=rf"exactly.*\(replicate {number}\)"):
+        reml.fit_many(many_y, X, X, GROUPS)
