@@ -47,8 +47,8 @@ class Likelihood:
         From there to the random effects as they were given: their covariance is
         ``scale * natural @ factor @ factor.T @ natural.T``.
     unit : ndarray, shape (q,)
-        Of the random effects that were kept, the first and second row of ``natural``, where
-        nothing else is.
+        The diagonal of ``natural``, with the rows in the order of Λ: for a random effect that was
+        kept, the only entry of its row, its unit here in its own unit.
     """
 
     def __init__(self, fit, keep=()):
@@ -71,12 +71,12 @@ class Likelihood:
         self.at = self.one.evaluate(self.factor[lower(q)])
 
     def deviance(self, root, sigma):
-        """How much D is above its least where Ψ = ``root @ root.T``, and its slopes.
+        """How much D is above its least where C = ``root @ root.T``, and its slopes.
 
         Parameters
         ----------
         root : ndarray, shape (q, q)
-            A root of the covariance of the random effects, in units of y per unit of Z.
+            A root of the covariance C of the random effects, in units of y per unit of Z.
         sigma : float
             The residual SD, in units of y.
 
@@ -108,10 +108,11 @@ class Likelihood:
 
 
 def information(fit):
-    """Covariance of the estimates of (vech Ψ, σ²), from the observed information.
+    """Covariance of the estimates of (vech C, σ²), from the observed information.
 
-    Half the second derivatives of the deviance at the optimum, inverted. Entries of Ψ run along the
-    rows of its lower triangle, and σ² comes last. Meaningful only off the boundary.
+    Half the second derivatives of the deviance at the optimum, inverted. C = σ²ΛΛᵀ, the covariance
+    of the random effects, runs along the rows of its lower triangle; σ² comes last. Meaningful only
+    off the boundary.
 
     Parameters
     ----------
@@ -124,8 +125,8 @@ def information(fit):
     Notes
     -----
     With P = W⁻¹ − W⁻¹X(XᵀW⁻¹X)⁻¹XᵀW⁻¹, where σ = 1, the second derivative in the directions E and F
-    of Ψ is  −tr(PZEZᵀPZFZᵀ) + 2 yᵀPZEZᵀPZFZᵀPy  (for ML, with W⁻¹ for P in the trace). That in σ²
-    follows: log-determinants gain df log c when Ψ and σ² are multiplied by c, and yᵀPy is divided.
+    of C is  −tr(PZEZᵀPZFZᵀ) + 2 yᵀPZEZᵀPZFZᵀPy  (for ML, with W⁻¹ for P in the trace). That in σ²
+    follows: log-determinants gain df log c when C and σ² are multiplied by c, and yᵀPy is divided.
     """
     hill = Likelihood(fit)
     one, q = hill.one, len(hill.factor)
@@ -178,6 +179,7 @@ def profile_interval(fit, kind, which=(), *, level=0.95):
     -------
     lower, upper : float
         The ends 0 (of an SD) and ±1 (of a correlation) are in the interval when they are returned.
+        ±inf where the data set no limit, as on the SD of two or three groups at a high level.
         Both nan if two random effects are so nearly collinear (a predictor far from its zero) that
         their covariance cannot be profiled.
     """
@@ -198,8 +200,8 @@ def profile_interval(fit, kind, which=(), *, level=0.95):
 class _Profile:
     """The deviance with one parameter held at a value and minimised over the rest.
 
-    The parameters are the rows of a lower triangle T, where Ψ = TTᵀ in the units of `Likelihood`,
-    then log σ: free of constraints, and at a boundary of Ψ as smooth as elsewhere.
+    The parameters are the rows of a lower triangle T, where C = TTᵀ in the units of `Likelihood`,
+    then log σ: free of constraints, and at a boundary of C as smooth as elsewhere.
     """
 
     def __init__(self, hill, kind, allowed):
@@ -288,4 +290,5 @@ class _Profile:
                 if step > 1e12:
                     return side * np.inf
         end = optimize.brentq(self.rise, self.estimate, far, xtol=1e-8)
+        # On the way the search may have met a lower valley, in which the limit is allowed.
         return limit if np.isfinite(limit) and self.rise(limit) <= 0 else end

@@ -218,7 +218,7 @@ def _at_optimum(model, labels, use_reml):
 
 
 def _root(optimum):
-    """A root of Ψ, (q, q): fewer digits are lost with it than with Ψ when Z is badly scaled."""
+    """A root of C, (q, q): fewer digits are lost with it than with C when Z is badly scaled."""
     q = len(optimum.cov_re)
     root = np.zeros((q, q))
     columns, rows = np.triu_indices(q)
@@ -227,14 +227,14 @@ def _root(optimum):
 
 
 def _variance_cov(optimum):
-    """Covariance of the estimates of (vech Ψ, σ²); nan at the boundary, where there is none."""
+    """Covariance of the estimates of (vech C, σ²); nan at the boundary, where there is none."""
     if optimum.singular:
         return np.full((len(optimum.theta) + 1,) * 2, np.nan)
     return likelihood.information(optimum)
 
 
 def _cov_params(optimum, variance_cov):
-    """Covariance of statsmodels' ``params``: β, then vech Ψ / σ² (zeros for a singular fit)."""
+    """Covariance of statsmodels' ``params``: β, then vech C / σ² (zeros for a singular fit)."""
     p, size = len(optimum.beta), len(variance_cov) - 1
     cov = np.zeros((p + size, p + size))
     cov[:p, :p] = optimum.cov_beta

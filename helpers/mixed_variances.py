@@ -173,7 +173,7 @@ def icc(fit, at=None):
     Returns
     -------
     pandas.DataFrame
-        A row for each value: the predictors, ``group_variance`` z Ψ zᵀ, ``residual_variance`` σ²,
+        A row for each value: the predictors, ``group_variance`` z C zᵀ, ``residual_variance`` σ²,
         ``total_variance`` (all in squared units of y) and ``icc``, the ratio of the first to the
         third: also the correlation of two rows of one group, both at that value.
 
@@ -223,7 +223,7 @@ def r_squared(fit):
     pandas.DataFrame
         One row: ``marginal`` (fixed effects), ``conditional`` (with the groups' deviations), and
         the three variances they are made of, in squared units of y: ``fixed`` (of the predictions
-        Xβ), ``random`` (z Ψ zᵀ, averaged over the rows), ``residual`` (σ²).
+        Xβ), ``random`` (z C zᵀ, averaged over the rows), ``residual`` (σ²).
 
     Notes
     -----

@@ -61,12 +61,16 @@ class Fits:
         Whether the estimates were verified to be a minimum.
     singular : ndarray of bool (R,)
         Whether ``cov_re`` is singular: a variance of 0, a correlation of ±1, or the like.
+    reml : bool
+        Whether it was the restricted likelihood.
     theta : ndarray (R, q(q+1)/2)
         Lower triangle of Λ, column by column: ``cov_re = scale · ΛΛᵀ``.
     random_effects : ndarray (R, J, q)
         Conditional modes (BLUPs), computed when asked for.
     random_effects_cov : ndarray (R, J, q, q)
         Their conditional covariance given y, β and the variance components.
+    taken_back : ndarray (R, J, q, p)
+        −∂b̂_j/∂β: where β̂ is off, b̂_j takes some of it back.
     group_labels : ndarray (J,)
         Labels of the groups, sorted.
     """
@@ -130,7 +134,6 @@ class Fits:
 
     @property
     def taken_back(self):
-        """−∂b̂_j/∂β, (R, J, q, p): where β̂ is off, b̂_j takes some of it back."""
         design, q = self._design, self._design.sizes[2]
         X = np.einsum("kaj,ab->kbj", design.rows[:, q:], design.R_x)
         top, half = self._least_squares(slice(None))
@@ -354,7 +357,7 @@ def _check(Y, X, Z, groups):
     if groups.ndim != 1:
         raise ValueError(f"groups must have one axis, not shape {groups.shape}")
     try:
-        missing = np.any(groups != groups) or groups.dtype == object and None in groups.tolist()
+        missing = (groups != groups).any() or groups.dtype == object and None in groups.tolist()
     except TypeError:  # pandas' NA is neither equal to itself nor not
         missing = True
     if missing:

@@ -28,6 +28,7 @@ from helpers.reml_one import (
     WIDER,
     bends,
     cholesky,
+    corners,
     crossed,
     diagonal,
     divide,
@@ -41,7 +42,7 @@ from helpers.reml_one import (
 )
 from helpers.reml_reduce import BLOCK, joined, slices
 
-FEW = 4  # replicates that are quicker one after another
+FEW = 6  # replicates that are quicker one after another
 
 
 class Point(NamedTuple):
@@ -67,7 +68,7 @@ class Many:
 
     @classmethod
     def of(cls, design, response, reml):
-        """With the four numbers of `Products` where there are two random effects."""
+        """Where there are two random effects, rows are the four numbers of `Products` (4, J, R)."""
         if design.sizes[2] == 2:
             rows = design.products.turn(response.rows.swapaxes(1, 2)).swapaxes(1, 2)
             response = response._replace(rows=rows.copy())
@@ -227,7 +228,7 @@ def precision(theta, design):
 def moments(design, response, reml):
     """Start for Λ, (q(q+1)/2, R), as `reml_one.moments`."""
     q, J = design.sizes[2:]
-    TZ, system, noise = reml_one.moment_equations(design.rows[:, :q])
+    TZ, system, noise = reml_one.moment_equations(design)
     u = np.einsum("lkj,kjr->ljr", TZ, response.rows)
     sigma2 = response.ss_within / design.df_within * (J - reml) / J
     observed = np.einsum("ljr,mjr->lmr", u, u / sigma2).reshape(q * q, -1)
@@ -359,7 +360,7 @@ def look_again(theta, point, design):
 
 def shortest(theta, q):
     """A lower bound of the singular values of Λ, from its determinant and its norm."""
-    det = np.abs(diagonal(unfold(theta, q)).prod(axis=0))
+    det = np.abs(theta[corners(q)].prod(axis=0))
     square = np.maximum((theta**2).sum(axis=0), 1e-300)
     return det * ((q - 1) / square) ** ((q - 1) / 2)
 

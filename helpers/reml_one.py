@@ -70,6 +70,13 @@ def crossed(q):
     return whole(q)[i, j], whole(q)[k, m]
 
 
+@cache
+def corners(q):
+    """Where the diagonal of Λ is in theta."""
+    rows, columns = lower(q)
+    return np.flatnonzero(rows == columns)
+
+
 def unfold(theta, q):
     """Λ (q, q, …) from its lower triangle theta (q(q+1)/2, …), column by column."""
     out = np.zeros((q, q) + theta.shape[1:])
@@ -162,14 +169,14 @@ class White:
         q, _, J = rows.shape
         W_factor, white = divide(theta, rows)
         self.log_det = 2 * np.log(np.abs(diagonal(W_factor))).sum()
-        self.Z, self.C = white[:, :q], white[:, q:]
-        C = self.C.swapaxes(0, 1).reshape(-1, q * J)
-        self.sums = C @ C.T
+        self.Z, self.Xy = white[:, :q], white[:, q:]
+        Xy = self.Xy.swapaxes(0, 1).reshape(-1, q * J)
+        self.sums = Xy @ Xy.T
 
     def slope(self, half):
         """D (q²,), from the half diag(√w) L⁻¹."""
         q = len(self.Z)
-        U = np.matmul(half, np.einsum("klj,kaj->laj", self.Z, self.C)).reshape(q, -1)
+        U = np.matmul(half, np.einsum("klj,kaj->laj", self.Z, self.Xy)).reshape(q, -1)
         return (np.einsum("klj,kmj->lm", self.Z, self.Z) - U @ U.T).ravel()
 
     def precision(self):
@@ -249,7 +256,7 @@ class One:
 
     def __init__(self, design, response, reml):
         self.n, p, self.q, self.n_groups = design.sizes
-        self.reml = reml
+        self.design, self.reml = design, reml
         self.df = df = self.n - p if reml else self.n
         self.rows = np.concatenate([design.rows, response.rows[: self.q, None]], axis=1)
         self.within = np.hstack([design.X_within, response.within[:, None]])
@@ -323,11 +330,6 @@ class One:
         expected -= total[:, None] * total / self.n
         return expected, least_curvature(at.theta.dot(at.theta), self.n_groups) * self.eye
 
-    def newton(self, at, hessian):
-        """Twice what a Newton step would take off the criterion."""
-        gradient = at.gradient
-        return gradient.dot(lapack.dgesv(hessian, gradient)[2])
-
 
 def least_curvature(square, n_groups):
     """What to count on where the information is nil, as it is in Λ at Λ = 0; square = |Λ|²."""
@@ -337,7 +339,7 @@ def least_curvature(square, n_groups):
 # ------------------------------------------------------------------------------- the search
 
 
-def moment_equations(Z):
+def moment_equations(design):
     """Linear equations for Ψ from the moments of u = Z'W⁻¹y at Ψ = I, summed over groups.
 
     With T = (I + Z'Z)⁻¹ and H = I − T = Z'W⁻¹Z, u is TZ'y, and uu' is expected to be HΨH + TH, in
@@ -348,14 +350,15 @@ def moment_equations(Z):
     -------
     TZ' (q, q, J); the sums of H⊗H (q², q²) and of TH (q²,)
     """
-    q = len(Z)
-    S = np.einsum("klj,kmj->lmj", Z, Z)
-    T = np.ascontiguousarray(np.linalg.inv(S.T + np.eye(q)).T)
-    H = np.eye(q)[..., None] - T
+    q, one = design.sizes[2], np.eye(design.sizes[2])[..., None]
+    root = solve(cholesky(one + design.ZZ), np.broadcast_to(one, design.ZZ.shape))
+    T = np.einsum("klj,kmj->lmj", root, root)
+    H = one - T
     flat = H.reshape(q * q, -1)
     system = (flat @ flat.T).reshape(q, q, q, q).swapaxes(1, 2).reshape(q * q, q * q)
-    system.flat[:: q * q + 1] += 1e-12 * system.trace()  # it may be singular, as with one row each
-    return np.einsum("lmj,kmj->lkj", T, Z), system, np.einsum("lmj,mkj->lk", T, H).ravel()
+    system += 1e-12 * system.trace() * np.eye(q * q)  # it may be singular, as with one row each
+    TZ = np.einsum("lmj,kmj->lkj", T, design.rows[:, :q])
+    return TZ, system, np.einsum("lmj,mkj->lk", T, H).ravel()
 
 
 def moments(one):
@@ -364,7 +367,7 @@ def moments(one):
     Eigenvalues are kept off zero, so that no direction is closed from the start.
     """
     q = one.q
-    TZ, system, noise = moment_equations(one.rows[:, :q])
+    TZ, system, noise = moment_equations(one.design)
     u = (TZ * one.rows[:, -1]).sum(axis=1)
     over = one.n_groups / one.df_groups * one.df_within / one.ss_within
     psi = lapack.dgesv(system, u.dot(u.T).ravel() * over - noise)[2]
@@ -430,7 +433,7 @@ def settle(theta, one, rounds=10):
         return at, off
     there = one.evaluate(lapack.dgeqrf(start.T)[0].T[lower(one.q)])
     rise = there.criterion - at.criterion
-    if must or (rise < FAR and rise < 1 + one.newton(there, sum(one.information(there)))):
+    if must or (rise < FAR and rise < 1 + newton(there, sum(one.information(there)))):
         trial = minimise(there.theta, one)
         # A boundary as good as the inside is the answer: what is left of Λ there is rounding.
         # Where a way was left, rounding may hide what is gained: as good is good enough there, too.
@@ -463,9 +466,15 @@ def look_again(at, one):
     return np.hstack([axis * length, push]), off or unseen, off
 
 
+def newton(at, hessian):
+    """Twice what a Newton step would take off the criterion."""
+    gradient = at.gradient
+    return gradient.dot(lapack.dgesv(hessian, gradient)[2])
+
+
 def certainty(at, one):
     """Whether the gradient is as good as zero, and whether theta is badly determined."""
     expected, least = one.information(at)
     bend = at.slope.dot(bends(one.q))
-    sure = at.criterion < np.inf and abs(one.newton(at, expected + bend + least)) < 1e-6
+    sure = at.criterion < np.inf and abs(newton(at, expected + bend + least)) < 1e-6
     return sure, lapack.dsyev(expected, compute_v=0)[0][0] < least[0, 0]

@@ -32,10 +32,11 @@ from helpers.reml_one import (
 )
 from helpers.reml_reduce import ROUNDING, reduce_response, slices
 
-FEW_GROUPS = 16  # of one size; with fewer, a second valley is looked for always
-FAN_GROUPS = 40  # with more, many starts would cost more than they are worth
-LENGTHS = np.geomspace(0.05, 500, 20)  # of the axes of Λ in these
-SCATTERED = 48  # starts at random, with three random effects and more
+FEW_GROUPS = 14, 30  # with fewer, all alike or very uneven, a second valley is looked for always
+MANY_GROUPS = 1000  # with more, many starts would cost more than they are worth
+LENGTHS = np.geomspace(0.05, 5000, 25)  # of the axes of Λ in these
+SCATTERED = 6, 96  # starts at random: with two random effects, and at most with more
+MOST_WAYS = 40  # in which dips are looked for, beside those all around
 CELLS = 4096  # groups × replicates that are challenged at once, so that memory stays bounded
 MOST_TURNS = 8
 FITTING = 3  # times as long as its measure, or down to a third of it, an axis may be
@@ -75,9 +76,16 @@ def optimum(Y, design, response, reml):
 
 def one_after_another(design, response, reml):
     """`optimum` for a few replicates, by `reml_one`; only starts from elsewhere go side by side."""
-    found = [alone(design, response.take([i]), reml) for i in range(len(response.unit))]
-    theta, *point, sure = (np.stack(column, axis=-1) for column in zip(*found, strict=True))
+    each = (response.take(slice(i, i + 1)) for i in range(len(response.unit)))
+    found = [alone(design, its_response, reml) for its_response in each]
+    theta, *point, sure = (beside(column) for column in zip(*found, strict=True))
     return theta, Point(*point), sure
+
+
+def beside(arrays):
+    """Arrays of one shape, joined along a new last axis."""
+    together = np.array(arrays)
+    return together.transpose(*range(1, together.ndim), 0)
 
 
 def alone(design, response, reml):
@@ -220,12 +228,13 @@ def few_groups(design):
     """Whether a second valley is likely enough to be looked for always.
 
     Where groups tell of a direction d of Z as w_j = d'Z_j'Z_j d, they are as good as
-    (Σw)² / Σw² groups of one size. What counts is the direction where these are fewest.
+    (Σw)² / Σw² groups of one size. What counts is the direction where these are fewest. Where it is
+    less than half of the groups, some tell much more than others, and more are needed.
     """
     q, J = design.sizes[2:]
-    Z = design.rows[:, :q]
-    told = squares(q) @ np.einsum("kaj,kbj->abj", Z, Z).reshape(-1, J)
-    return (told.sum(axis=1) ** 2 < FEW_GROUPS * np.einsum("dj,dj->d", told, told)).any()
+    told = squares(q) @ design.ZZ.reshape(-1, J)
+    few = min(max(J / 2, FEW_GROUPS[0]), FEW_GROUPS[1])
+    return (told.sum(axis=1) ** 2 < few * np.einsum("dj,dj->d", told, told)).any()
 
 
 @cache
@@ -259,7 +268,7 @@ def best_elsewhere(theta, known, many):
             found = best_elsewhere(theta[:, some], known[some], many.take(some))
             best[:, some], least[some] = found
         return best, least
-    start, which = elsewhere(theta, many)
+    start, which = elsewhere(theta, known, many)
     if not which.size:
         return best, least
     part = many.take(which)
@@ -276,21 +285,21 @@ def best_elsewhere(theta, known, many):
     return best, least
 
 
-def elsewhere(theta, many):
+def elsewhere(theta, known, many):
     """Starts away from theta, (q(q+1)/2, starts), and the replicate that each is for.
 
-    They are multiples of I and theta without one of its axes; where groups are few enough for more
-    to pay, with one or two random effects all dips among Λ of rank one, with more Λ at random.
+    One is theta without one of its axes. The others are multiples of I; but where groups are few
+    enough for more to pay, Λ at random, and with one or two random effects dips in rank one.
     """
     _, _, q, J = many.design.sizes
     every = np.arange(theta.shape[1])
-    well = J <= FAN_GROUPS and few_groups(many.design)
+    well = J <= MANY_GROUPS and few_groups(many.design)
     # With longer rows the short form of the criterion along directions loses digits.
-    fan = q == 1 or (q == 2 and well)
-    fan &= np.abs(many.design.rows[:, :q]).max() < LONG
-    sizes = (10, 50) if well and q > 1 else (10, 50, 0.1) if not fan else ()
-    one = np.repeat(np.eye(q)[lower(q)][:, None], len(every), axis=1)
-    found = [(size * one, every) for size in sizes]
+    fan = (q == 1 or (q == 2 and well)) and np.abs(many.design.rows[:, :q]).max() < LONG
+    multiples = np.outer(np.eye(q)[lower(q)], () if fan else (10, 50, 0.1))
+    number = SCATTERED[0] if q == 2 else np.clip(CELLS // J, *SCATTERED)
+    start = scattered(q, number) if well and q > 1 else multiples
+    found = [(np.tile(start, len(every)), np.repeat(every, start.shape[1]))]
     axis, length, _ = np.linalg.svd(unfold(theta, q).transpose(2, 0, 1))
     for k in range(1, q):
         # `look_again` has left out the last where it is below 1; beside very long ones, digits go.
@@ -298,38 +307,38 @@ def elsewhere(theta, many):
         long = np.flatnonzero((length[:, k] > least) & (length[:, 0] < LONG))
         rest = axis[long] * (length[long] * (np.arange(q) != k))[:, None]
         found.append((triangle(rest)[:, *lower(q)].T, long))
-    if well and q > 2:
-        found.append((np.tile(scattered(q), len(every)), np.repeat(every, SCATTERED)))
     if fan:
-        found.append(dips(axis[:, :, 0].T, length[:, 0], many))
+        found.append(dips(axis[:, :, 0].T, length[:, 0], known, many))
     return tuple(np.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))
 
 
 @cache
-def scattered(q):
-    """Λ in all directions, with axes of all lengths, theta (q(q+1)/2, SCATTERED)."""
+def scattered(q, number):
+    """Λ in all directions, with axes of all lengths, theta (q(q+1)/2, number)."""
     rng = np.random.default_rng(0)
-    axis = np.linalg.qr(rng.normal(size=(SCATTERED, q, q)))[0]
-    length = np.exp(rng.uniform(*np.log(LENGTHS[[0, -1]]), (SCATTERED, 1, q)))
+    axis = np.linalg.qr(rng.normal(size=(number, q, q)))[0]
+    length = np.exp(rng.uniform(*np.log(LENGTHS[[0, -1]]), (number, 1, q)))
     return triangle(axis * length)[:, *lower(q)].T
 
 
 def directions(design):
     """Unit vectors (q, D) all around, for one or two random effects, one of two that are opposite.
 
-    Among them is that of which each group tells least: where a group has one row, or one value of
-    x, a valley can be as narrow as the inverse of its length.
+    Among them is that of which a group tells least, for those that tell most: where a group has one
+    row, or one value of x, a valley can be as narrow as the inverse of its length.
     """
     q = design.sizes[2]
-    least = np.linalg.svd(design.rows[:, :q].T)[0][:, :, -1].T
+    most = np.argsort(-design.ZZ.trace())[:MOST_WAYS]
+    least = np.linalg.svd(design.rows[:, :q, most].T)[0][:, :, -1].T
     way = np.hstack([all_around(q, 32), least])
     return np.unique((way * np.where(way[-1] < 0, -1, 1)).round(9), axis=1)
 
 
-def dips(axis, reach, many):
+def dips(axis, reach, known, many):
     """Where Λ of rank one is lower than its neighbours, but not beside the known: θ, replicates.
 
-    Of the known, axis (q, R) is the direction of the longest axis and reach (R,) its length.
+    Of the known, axis (q, R) is the direction of the longest axis, reach (R,) its length and
+    known (R,) the criterion; what is lower than that is another valley, however near.
     """
     way = directions(many.design)
     q = len(way)
@@ -341,8 +350,9 @@ def dips(axis, reach, many):
         low &= value <= value[other]
     low[:, 0] &= value[:, 0] == value[:, 0].min(axis=0)  # so near zero one is as good as all
     i, k, which = np.nonzero(low)
-    known = nearest[:, np.abs(way.T @ axis).argmax(axis=0)]
-    beside = (known[:, which] == i).any(axis=0) | (reach[which] <= LENGTHS[0])
+    around = nearest[:, np.abs(way.T @ axis).argmax(axis=0)]
+    beside = (around[:, which] == i).any(axis=0) | (reach[which] <= LENGTHS[0])
+    beside &= value[i, k, which] > known[which]
     size = np.clip(reach[which], LENGTHS[0], LENGTHS[-1])
     beside &= np.abs(np.log(size / LENGTHS[k])) <= np.log(LENGTHS[1] / LENGTHS[0])
     i, k, which = i[~beside], k[~beside], which[~beside]
@@ -367,9 +377,9 @@ def criterion_along(way, length, many):
     square = length[:, None] ** 2
     det = 1 + square * (v * v).sum(axis=0)[:, None]  # of W, (D, L, J)
     share = square / det
-    weighted = share[:, :, None] * vX[:, None]
-    XX = np.eye(p) - weighted @ vX.swapaxes(1, 2)[:, None]
-    Xy = (weighted.reshape(len(det), -1, J) @ vy).reshape(*det.shape[:2], p, -1)
+    vXvX = np.einsum("daj,dbj->djab", vX, vX).reshape(len(vX), J, -1)
+    XX = np.eye(p) - (share @ vXvX).reshape(*det.shape[:2], p, p)
+    Xy = np.stack([share @ (each[:, :, None] * vy) for each in vX.swapaxes(0, 1)], axis=2)
     with np.errstate(divide="ignore", invalid="ignore"):
         L = cholesky(XX.transpose(2, 3, 0, 1))
         root = solve(L[..., None], Xy.transpose(2, 0, 1, 3))

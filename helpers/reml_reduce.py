@@ -45,6 +45,12 @@ class Design:
         return self.X_within.T @ self.X_within
 
     @cached_property
+    def ZZ(self):
+        """Z_j'Z_j of each group, (q, q, J)."""
+        Z = self.rows[:, : self.sizes[2]]
+        return np.einsum("klj,kmj->lmj", Z, Z)
+
+    @cached_property
     def to_beta(self):
         """R_x⁻¹"""
         return lapack.dgesv(self.R_x, np.eye(len(self.R_x)))[2]
@@ -175,11 +181,11 @@ def orthonormal(M, name):
 class Basis:
     """Orthonormal basis (q, n) of each group's columns of Z, side by side for all groups.
 
-    The rows of a group follow each other; `starts` (J,) says where.
+    The rows of a group follow each other; `edges` (J + 1,) says where.
     """
 
-    def __init__(self, Z, starts):
-        self.starts, self.counts = starts, np.append(starts[1:], len(Z)) - starts
+    def __init__(self, Z, edges):
+        self.starts, self.counts = edges[:-1], edges[1:] - edges[:-1]
         self.columns, self.rank = np.empty(Z.shape[::-1]), 0
         for k, column in enumerate(self.columns):
             column[:] = Z[:, k]
@@ -223,7 +229,7 @@ class Basis:
 
 
 def in_order(groups):
-    """An order of rows in which each group follows another, and where each starts in it."""
+    """An order of rows in which each group follows another, and the edges between them."""
     order = slice(None)
     try:
         if not np.all(groups[1:] >= groups[:-1]):
@@ -233,8 +239,8 @@ def in_order(groups):
         raise ValueError(
             "groups has labels of different kinds, such as text and numbers; make them one kind"
         ) from None
-    starts = np.flatnonzero(groups[1:] != groups[:-1]) + 1
-    return order, np.concatenate([[0], starts])
+    changes = np.flatnonzero(groups[1:] != groups[:-1]) + 1
+    return order, np.concatenate([[0], changes, [len(groups)]])
 
 
 def reduce_design(X, Z, groups):
@@ -244,9 +250,9 @@ def reduce_design(X, Z, groups):
     Z is scaled so that at Λ = I an average group's own data and what is known of all groups count
     alike: it is shrunk by half.
     """
-    order, starts = in_order(groups)
+    order, edges = in_order(groups)
     X, Z, groups = X[order], Z[order], groups[order]
-    (n, p), q, J = X.shape, Z.shape[1], len(starts)
+    (n, p), q, J = X.shape, Z.shape[1], len(edges) - 1
     check_sizes(n, p, q, J)
     Q, R_x = orthonormal(X, "X")
     log_det = 2 * np.log(np.abs(R_x.diagonal())).sum()
@@ -254,7 +260,7 @@ def reduce_design(X, Z, groups):
     k = q if q <= p and (X[:, :q] == Z).all() else 0
     Z, R_z = (Q[:, :q], R_x[:q, :q]) if k else orthonormal(Z, "Z")
     Z, R_z = Z * sqrt(J), R_z / sqrt(J)
-    basis = Basis(Z, starts)
+    basis = Basis(Z, edges)
     rows = basis.gather(np.hstack([Z, Q[:, k:]]) if k < p else Z)
     Q_within, X_within = np.empty((n, 0)), np.empty((0, p))
     left = Q[:, k:] - basis.spread(rows[..., q:]) if k < p else Q_within
@@ -276,7 +282,7 @@ def reduce_design(X, Z, groups):
         )
     rows = rows.swapaxes(1, 2)
     rows = np.concatenate([rows[:, :q], rows[:, :k] / sqrt(J), rows[:, q:]], axis=1)
-    labels = groups[starts]
+    labels = groups[edges[:-1]]
     return Design(
         labels, order, basis, Q, R_x, R_z, rows, Q_within, X_within, df_within, log_det
     )  # fmt: skip
