@@ -90,8 +90,8 @@ def triangle(root):
 
 
 def is_long(theta):
-    """Whether an axis of Λ may be so long that other axes lose digits beside it."""
-    return (theta * theta).sum(axis=0) > (LONG**2 if len(theta) > 1 else np.inf)
+    """Whether an axis of Λ may be so long that digits go: of other axes beside it, or of y."""
+    return (theta * theta).sum(axis=0) > LONG**2
 
 
 @cache
@@ -259,7 +259,7 @@ class One:
         self.design, self.reml = design, reml
         self.df = df = self.n - p if reml else self.n
         self.rows = np.concatenate([design.rows, response.rows[: self.q, None]], axis=1)
-        self.within = np.hstack([design.X_within, response.within[:, None]])
+        self.within = np.concatenate([design.X_within, response.within[:, None]], axis=1)
         self.ss_within, self.df_within = float(response.ss_within), design.df_within
         self.weights = np.array([float(reml)] * p + [df])
         self.constant = df * (log(2 * pi / df) + 1)

@@ -269,8 +269,8 @@ def reduce_design(X, Z, groups):
         # differ a million times as much as their rows, it would drown in the rounding of the rest.
         Q_within, triangle = factor(left)
         ways, length, turn, _ = lapack.dgesdd(triangle)
-        told = length > 1e-10
-        Q_within, X_within = Q_within @ ways[:, told], np.eye(p)[k:][told] * length[told, None]
+        told = np.count_nonzero(length > 1e-10)
+        Q_within, X_within = Q_within @ ways[:, :told], np.eye(told, p, k) * length[:told, None]
         Q[:, k:] = Q[:, k:] @ turn.T
         R_x[k:] = turn @ R_x[k:]
         rows[..., q:] = rows[..., q:] @ turn.T

@@ -202,6 +202,38 @@ def test_the_lower_valley_is_found(sizes, p, q, spread, method, seed):
     assert fit(y, X, Z, groups, method).criterion < lowest + CRITERION
 
 
+# A few of the groups tell most, and there is more than one way to take them: groups, q, size, seed.
+HEAVY_TAILS = [
+    (100, 2, 1, 418),
+    (100, 2, 1, 1567),
+    (60, 2, 1, 2181),
+    (8, 2, 2, 1758),
+    (12, 3, 3, 231),
+]
+
+
+@pytest.mark.parametrize("n_groups, q, size, seed", HEAVY_TAILS)
+def test_the_lower_valley_is_found_where_tails_are_heavy(n_groups, q, size, seed):
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(n_groups), 1 + rng.poisson(size, n_groups))
+    Z = rng.standard_t(2, (len(groups), q)) * rng.exponential(size=(n_groups, q))[groups] ** 2
+    Z[:, 0] = 1
+    b = rng.standard_t(2, (n_groups, q)) * np.exp(rng.uniform(-4, 4, q))
+    b = b @ np.linalg.qr(rng.normal(size=(q, q)))[0]
+    y = (Z * b[groups]).sum(1) + rng.standard_t(2, len(groups))
+
+    design = reml_reduce.reduce_design(Z, Z, groups)
+    response = reml_reduce.reduce_response(y[None], design).take([0] * 200)
+    many = reml_many.Many.of(design, response, True)
+    start = 10 ** rng.uniform(-2, 3, (q * (q + 1) // 2, 200))
+    start *= rng.choice([-1, 1], start.shape)
+    lowest = many.evaluate(reml_many.minimise(start, many)).criterion.min()
+    lowest += 2 * (len(y) - q) * np.log(response.unit[0]) + design.log_det
+    found = fit(y, Z, Z, groups, True)
+    assert found.converged
+    assert found.criterion < lowest + CRITERION
+
+
 @pytest.mark.parametrize("sizes, seed", [([5, 2, 4, 2], 320), ([1, 2, 4, 2, 5, 1], 400)])
 def test_a_search_that_is_handed_over_ends_in_the_same_valley(sizes, seed, monkeypatch):
     """The last few replicates of many go on by themselves, with what was learnt on the way."""
