@@ -229,11 +229,13 @@ def few_groups(design):
 
     Where groups tell of a direction d of Z as w_j = d'Z_j'Z_j d, they are as good as
     (Σw)² / Σw² groups of one size. What counts is the direction where these are fewest. Where it is
-    less than half of the groups, some tell much more than others, and more are needed.
+    less than half of the groups, some tell much more than others, and more are needed; and where
+    looking costs little, as with one random effect.
     """
     q, J = design.sizes[2:]
     told = squares(q) @ design.ZZ.reshape(-1, J)
-    few = min(max(J / 2, FEW_GROUPS[0]), FEW_GROUPS[1])
+    least, most = FEW_GROUPS
+    few = most if q == 1 else min(max(J / 2, least), most)
     return (told.sum(axis=1) ** 2 < few * np.einsum("dj,dj->d", told, told)).any()
 
 
@@ -256,19 +258,20 @@ def all_around(q, number):
     return way / np.linalg.norm(way, axis=0)
 
 
-def best_elsewhere(theta, known, many):
+def best_elsewhere(theta, known, many, turn=0):
     """The best theta from all other starts, for each replicate, and its criterion.
 
-    A search that ended elsewhere, and not far above what is known, is settled: it may go on.
+    A search that ended elsewhere, and not far above what is known, is settled: it may go on. Where
+    there are two valleys there may be a third, so that after a find other starts follow.
     """
     best, least = theta.copy(), np.full(theta.shape[1], np.inf)
     size = max(1, CELLS // many.design.sizes[3])
     if theta.shape[1] > size:  # so that memory stays bounded
         for some in slices(theta.shape[1], size):
-            found = best_elsewhere(theta[:, some], known[some], many.take(some))
+            found = best_elsewhere(theta[:, some], known[some], many.take(some), turn)
             best[:, some], least[some] = found
         return best, least
-    start, which = elsewhere(theta, known, many)
+    start, which = elsewhere(theta, known, many, turn)
     if not which.size:
         return best, least
     part = many.take(which)
@@ -282,10 +285,16 @@ def best_elsewhere(theta, known, many):
         value[new] = point.criterion
     order = np.argsort(-value)
     best[:, which[order]], least[which[order]] = trial[:, order], value[order]
+    finds = np.flatnonzero(least < known - 1e-6)
+    if finds.size and turn < MOST_TURNS:
+        more = best_elsewhere(best[:, finds], least[finds], many.take(finds), turn + 1)
+        lower_still = more[1] < least[finds]
+        finds = finds[lower_still]
+        best[:, finds], least[finds] = more[0][:, lower_still], more[1][lower_still]
     return best, least
 
 
-def elsewhere(theta, known, many):
+def elsewhere(theta, known, many, turn):
     """Starts away from theta, (q(q+1)/2, starts), and the replicate that each is for.
 
     One is theta without one of its axes. The others are multiples of I; but where groups are few
@@ -298,7 +307,7 @@ def elsewhere(theta, known, many):
     fan = (q == 1 or (q == 2 and well)) and np.abs(many.design.rows[:, :q]).max() < LONG
     multiples = np.outer(np.eye(q)[lower(q)], () if fan else (10, 50, 0.1))
     number = SCATTERED[0] if q == 2 else np.clip(CELLS // J, *SCATTERED)
-    start = scattered(q, number) if well and q > 1 else multiples
+    start = scattered(q, number, turn) if well and q > 1 else multiples
     found = [(np.tile(start, len(every)), np.repeat(every, start.shape[1]))]
     axis, length, _ = np.linalg.svd(unfold(theta, q).transpose(2, 0, 1))
     for k in range(1, q):
@@ -313,9 +322,9 @@ def elsewhere(theta, known, many):
 
 
 @cache
-def scattered(q, number):
+def scattered(q, number, seed):
     """Λ in all directions, with axes of all lengths, theta (q(q+1)/2, number)."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     axis = np.linalg.qr(rng.normal(size=(number, q, q)))[0]
     length = np.exp(rng.uniform(*np.log(LENGTHS[[0, -1]]), (number, 1, q)))
     return triangle(axis * length)[:, *lower(q)].T
