@@ -32,7 +32,7 @@ from helpers.reml_one import (
 )
 from helpers.reml_reduce import ROUNDING, reduce_response, slices
 
-FEW_GROUPS = 14, 30  # with fewer, all alike or very uneven, a second valley is looked for always
+FEW_GROUPS = 14, 30  # of one size; with fewer, a second valley is looked for always
 MANY_GROUPS = 1000  # with more, many starts would cost more than they are worth
 LENGTHS = np.geomspace(0.05, 5000, 25)  # of the axes of Λ in these
 SCATTERED = 6, 96  # starts at random: with two random effects, and at most with more
@@ -228,14 +228,14 @@ def few_groups(design):
     """Whether a second valley is likely enough to be looked for always.
 
     Where groups tell of a direction d of Z as w_j = d'Z_j'Z_j d, they are as good as
-    (Σw)² / Σw² groups of one size. What counts is the direction where these are fewest. Where it is
-    less than half of the groups, some tell much more than others, and more are needed; and where
-    looking costs little, as with one random effect.
+    (Σw)² / Σw² groups of one size. What counts is the direction where these are fewest. With one
+    random effect looking costs little, so that more groups count as few; with two where that is
+    less than half of the groups, for then some tell much more than others.
     """
     q, J = design.sizes[2:]
     told = squares(q) @ design.ZZ.reshape(-1, J)
     least, most = FEW_GROUPS
-    few = most if q == 1 else min(max(J / 2, least), most)
+    few = {1: most, 2: min(max(J / 2, least), most)}.get(q, least)
     return (told.sum(axis=1) ** 2 < few * np.einsum("dj,dj->d", told, told)).any()
 
 
@@ -306,7 +306,7 @@ def elsewhere(theta, known, many, turn):
     # With longer rows the short form of the criterion along directions loses digits.
     fan = (q == 1 or (q == 2 and well)) and np.abs(many.design.rows[:, :q]).max() < LONG
     multiples = np.outer(np.eye(q)[lower(q)], () if fan else (10, 50, 0.1))
-    number = SCATTERED[0] if q == 2 else np.clip(CELLS // J, *SCATTERED)
+    number = SCATTERED[0] if q == 2 else np.clip(CELLS // (4 * J), *SCATTERED)
     start = scattered(q, number, turn) if well and q > 1 else multiples
     found = [(np.tile(start, len(every)), np.repeat(every, start.shape[1]))]
     axis, length, _ = np.linalg.svd(unfold(theta, q).transpose(2, 0, 1))
