@@ -306,8 +306,8 @@ def elsewhere(theta, known, many, turn):
     # With longer rows the short form of the criterion along directions loses digits.
     fan = (q == 1 or (q == 2 and well)) and np.abs(many.design.rows[:, :q]).max() < LONG
     multiples = np.outer(np.eye(q)[lower(q)], () if fan else (10, 50, 0.1))
-    number = SCATTERED[0] if q == 2 else np.clip(CELLS // (4 * J), *SCATTERED)
-    start = scattered(q, number, turn) if well and q > 1 else multiples
+    number = SCATTERED[0] if q == 2 else np.clip(CELLS // (2 * J), *SCATTERED)
+    start = scattered(q, turn)[:, :number] if well and q > 1 else multiples
     found = [(np.tile(start, len(every)), np.repeat(every, start.shape[1]))]
     axis, length, _ = np.linalg.svd(unfold(theta, q).transpose(2, 0, 1))
     for k in range(1, q):
@@ -322,9 +322,9 @@ def elsewhere(theta, known, many, turn):
 
 
 @cache
-def scattered(q, number, seed):
-    """Λ in all directions, with axes of all lengths, theta (q(q+1)/2, number)."""
-    rng = np.random.default_rng(seed)
+def scattered(q, seed):
+    """Λ in all directions, with axes of all lengths, theta (q(q+1)/2, starts)."""
+    rng, number = np.random.default_rng(seed), SCATTERED[-1]
     axis = np.linalg.qr(rng.normal(size=(number, q, q)))[0]
     length = np.exp(rng.uniform(*np.log(LENGTHS[[0, -1]]), (number, 1, q)))
     return triangle(axis * length)[:, *lower(q)].T
