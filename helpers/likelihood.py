@@ -179,7 +179,7 @@ def profile_interval(fit, kind, which=(), *, level=0.95):
     -------
     lower, upper : float
         The ends 0 (of an SD) and ±1 (of a correlation) are in the interval when they are returned.
-        ±inf where the data set no limit, as on the SD of two or three groups at a high level.
+        ±inf where the deviance has not risen enough even 10¹² units of `Likelihood` away.
         Both nan if two random effects are so nearly collinear (a predictor far from its zero) that
         their covariance cannot be profiled.
     """

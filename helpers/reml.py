@@ -301,6 +301,7 @@ def _batch(n_replicates, n_groups):
 def _fit_part(Y, design, reml, numbers):
     """Arrays for `Fits`, in the order of its fields, replicates first, undoing all scaling."""
     n, p, q, _ = design.sizes
+    # So few `optimum` takes one after another, and then nothing may depend on what stands beside.
     response = reduce_response(Y, design, apart=len(Y) <= FEW, numbers=numbers)
     theta, point, converged = optimum(Y, design, response, reml)
     theta, singular = at_the_edge(theta, q)

@@ -350,10 +350,10 @@ def moment_equations(design):
     -------
     TZ' (q, q, J); the sums of H⊗H (q², q²) and of TH (q²,)
     """
-    q, one = design.sizes[2], np.eye(design.sizes[2])[..., None]
-    root = solve(cholesky(one + design.ZZ), np.broadcast_to(one, design.ZZ.shape))
+    q, eye = design.sizes[2], np.eye(design.sizes[2])[..., None]
+    root = solve(cholesky(eye + design.ZZ), np.broadcast_to(eye, design.ZZ.shape))
     T = np.einsum("klj,kmj->lmj", root, root)
-    H = one - T
+    H = eye - T
     flat = H.reshape(q * q, -1)
     system = (flat @ flat.T).reshape(q, q, q, q).swapaxes(1, 2).reshape(q * q, q * q)
     system += 1e-12 * system.trace() * np.eye(q * q)  # it may be singular, as with one row each

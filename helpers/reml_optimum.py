@@ -36,6 +36,7 @@ FEW_GROUPS = 14, 30  # of one size; with fewer, a second valley is looked for al
 MANY_GROUPS = 1000  # with more, many starts would cost more than they are worth
 LENGTHS = np.geomspace(0.05, 5000, 25)  # of the axes of Λ in these
 SCATTERED = 6, 96  # starts at random: with two random effects, and at most with more
+MOST_CELLS = 2048  # groups × starts at random with more; no fewer starts than with two
 MOST_WAYS = 40  # in which dips are looked for, beside those all around
 CELLS = 4096  # groups × replicates that are challenged at once, so that memory stays bounded
 MOST_TURNS = 8
@@ -302,16 +303,19 @@ def elsewhere(theta, known, many, turn):
     """Starts away from theta, (q(q+1)/2, starts), and the replicate that each is for.
 
     One is theta without one of its axes. The others are multiples of I; but where groups are few
-    enough for more to pay, Λ at random, and with one or two random effects dips in rank one.
+    enough for more to pay, Λ at random, and with one or two random effects dips in rank one. In
+    turns after a find, those at random are others, and multiples of I have been.
     """
     _, _, q, J = many.design.sizes
     every = np.arange(theta.shape[1])
     well = J <= MANY_GROUPS and few_groups(many.design)
     # With longer rows the short form of the criterion along directions loses digits.
     fan = (q == 1 or (q == 2 and well)) and np.abs(many.design.rows[:, :q]).max() < LONG
-    multiples = np.outer(np.eye(q)[lower(q)], () if fan else (10, 50, 0.1))
-    number = SCATTERED[0] if q == 2 else np.clip(CELLS // (2 * J), *SCATTERED)
-    start = scattered(q, turn)[:, :number] if well and q > 1 else multiples
+    if well and q > 1:
+        number = SCATTERED[0] if q == 2 else np.clip(MOST_CELLS // J, *SCATTERED)
+        start = scattered(q, turn)[:, :number]
+    else:
+        start = np.outer(np.eye(q)[lower(q)], () if fan or turn else (10, 50, 0.1))
     found = [(np.tile(start, len(every)), np.repeat(every, start.shape[1]))]
     axis, length, _ = np.linalg.svd(unfold(theta, q).transpose(2, 0, 1))
     for k in range(1, q):
