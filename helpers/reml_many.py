@@ -19,6 +19,7 @@ from helpers.reml_one import (
     FAR,
     LARGE,
     LAST_STEP,
+    LEAP,
     MOST_STEPS,
     MOST_UNEQUAL,
     SHORT,
@@ -61,24 +62,24 @@ class Point(NamedTuple):
 
 
 class Many:
-    """Many responses beside one design."""
+    """Many responses beside one design; `alike` (a `One`) where all are the same one."""
 
-    def __init__(self, design, response, reml):
-        self.design, self.response, self.reml = design, response, reml
+    def __init__(self, design, response, reml, alike=None):
+        self.design, self.response, self.reml, self.alike = design, response, reml, alike
 
     @classmethod
-    def of(cls, design, response, reml):
+    def of(cls, design, response, reml, alike=None):
         """Where there are two random effects, rows are the four numbers of `Products` (4, J, R)."""
         if design.sizes[2] == 2:
             rows = design.products.turn(response.rows.swapaxes(1, 2)).swapaxes(1, 2)
             response = response._replace(rows=rows.copy())
-        return cls(design, response, reml)
+        return cls(design, response, reml, alike)
 
     def take(self, keep):
-        return Many(self.design, self.response.take(keep), self.reml)
+        return Many(self.design, self.response.take(keep), self.reml, self.alike)
 
     def one(self, i):
-        return reml_one.One(self.design, self.response.take(i), self.reml)
+        return self.alike or reml_one.One(self.design, self.response.take(i), self.reml)
 
     def evaluate(self, theta):
         """−2 log of the profiled (restricted) likelihood at theta, (q(q+1)/2, R), a `Point`."""
@@ -288,6 +289,9 @@ def minimise(theta, many):
         enough = np.where(taken, np.where(met, LAST_STEP, AT_ONCE), enough)
         step = np.where(taken, 1, step * shorter)
         theta = np.where(taken, theta + move, theta)
+        leapt = np.flatnonzero(taken & (new_value < value - LEAP))
+        if leapt.size:
+            inverse[..., leapt], enough[leapt] = many.inverse(theta[:, leapt]), AT_ONCE
         value = np.where(taken, new_value, value)
         gradient = np.where(taken, new_gradient, gradient)
     found[:, active] = theta

@@ -33,6 +33,7 @@ TOLERANCE = 1e-10  # of the criterion
 LAST_STEP = 1e-9  # a step that promises less of the criterion is taken unseen, and is the last
 AT_ONCE = 1e-12  # the same before a step has met the curvature that the promise rests on
 WIDER = 2  # times the inverse Hessian where none was met
+LEAP = 3  # a step that takes more off the criterion has left behind what was learnt of curvature
 SHORTEST_STEP = 1e-8  # of the direction; where even that leads up, the search ends
 MOST_STEPS = 500
 SINGULAR = 1e-4  # length of an axis of Λ that we call zero; at 1, half is shrunk away
@@ -330,6 +331,10 @@ class One:
         expected -= total[:, None] * total / self.n
         return expected, least_curvature(at.theta.dot(at.theta), self.n_groups) * self.eye
 
+    def inverse(self, at):
+        """Inverse of the information, where it is nil with what to count on."""
+        return lapack.dgesv(sum(self.information(at)), self.eye)[2]
+
 
 def least_curvature(square, n_groups):
     """What to count on where the information is nil, as it is in Λ at Λ = 0; square = |Λ|²."""
@@ -379,12 +384,12 @@ def moments(one):
 def minimise(theta, one, inverse=None, step=1.0, enough=AT_ONCE):
     """BFGS from theta, (q(q+1)/2,). At each evaluation it takes its step or shortens it.
 
-    The other arguments go on with a search that `reml_many` has begun.
+    As long as steps leap, the information at each place stands for its Hessian. The other arguments go on with a search that `reml_many` has begun.
     """
     at = one.evaluate(theta)
     gradient = at.gradient
     if inverse is None:
-        inverse = lapack.dgesv(sum(one.information(at)), one.eye)[2]
+        inverse = one.inverse(at)
     for _ in range(MOST_STEPS):
         direction = -inverse.dot(gradient)
         promise = -direction.dot(gradient)
@@ -397,7 +402,10 @@ def minimise(theta, one, inverse=None, step=1.0, enough=AT_ONCE):
         rise = there.criterion - at.criterion
         if rise <= 1e-4 * change + 1e-13 * abs(at.criterion):
             at, step, before, gradient = there, 1.0, gradient, there.gradient
-            enough = update(inverse, move, gradient - before)
+            if rise < -LEAP:
+                inverse, enough = one.inverse(at), AT_ONCE
+            else:
+                enough = update(inverse, move, gradient - before)
         else:
             step *= min(0.5, max(0.05, -change / (2 * (rise - change))))
     return at.theta

@@ -110,7 +110,7 @@ def challenge(at, off, one, design, response):
     """The better of a first minimum and those from elsewhere, and whether it was verified."""
     sure, flat = reml_one.certainty(at, one)
     if not sure or off or (not design.balanced and (flat or few_groups(design))):
-        many = Many.of(design, response, one.reml)
+        many = Many.of(design, response, one.reml, one)
         trial, value = best_elsewhere(at.theta[:, None], np.array([at.criterion]), many)
         if value[0] < at.criterion - 100 * TOLERANCE:
             at, off = reml_one.settle(trial[:, 0], one)
