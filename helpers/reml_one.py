@@ -384,7 +384,9 @@ def moments(one):
 def minimise(theta, one, inverse=None, step=1.0, enough=AT_ONCE):
     """BFGS from theta, (q(q+1)/2,). At each evaluation it takes its step or shortens it.
 
-    As long as steps leap, the information at each place stands for its Hessian. The other arguments go on with a search that `reml_many` has begun.
+    As long as steps leap, the information at each place stands for its Hessian.
+
+    The other arguments go on with a search that `reml_many` has begun.
     """
     at = one.evaluate(theta)
     gradient = at.gradient
