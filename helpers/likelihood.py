@@ -63,8 +63,9 @@ class Likelihood:
             apart = np.diag([natural[0, 0], np.hypot(*natural[1, :2])])
             change = np.linalg.solve(natural[:2, :2], apart)
             measure[:, :2], natural[:, :2] = measure[:, :2] @ change, natural[:, :2] @ change
-        design, response, _ = measured(design, response, measure)
-        self.one, self.scale = One(design, response.take(0), fit.reml), fit.scale
+        design, response, _ = measured(design, response, measure[None])
+        self.one = One(design.take(0), response.take(0), fit.reml)
+        self.scale = fit.scale
         self.natural, self.unit = natural[np.argsort(order)], natural.diagonal()
         self.factor = triangle(np.linalg.solve(measure, factor))
         self.factor *= np.where(self.factor.diagonal() < 0, -1, 1)

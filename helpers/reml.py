@@ -31,8 +31,7 @@ from functools import cached_property
 
 import numpy as np
 
-from helpers.reml_many import FEW
-from helpers.reml_one import lower, triangle, unfold
+from helpers.reml_one import factors, lower, triangle
 from helpers.reml_optimum import at_the_edge, optimum
 from helpers.reml_reduce import Design, reduce_design, reduce_response, slices
 
@@ -103,7 +102,7 @@ class Fits:
     @property
     def _factor(self):
         """Λ of each replicate for the scaled Z, (R, q, q)."""
-        return unfold(self._inside, self._design.sizes[2]).transpose(2, 0, 1)
+        return factors(self._inside, self._design.sizes[2])
 
     @cached_property
     def theta(self):
@@ -301,15 +300,14 @@ def _batch(n_replicates, n_groups):
 def _fit_part(Y, design, reml, numbers):
     """Arrays for `Fits`, in the order of its fields, replicates first, undoing all scaling."""
     n, p, q, _ = design.sizes
-    # So few `optimum` takes one after another, and then nothing may depend on what stands beside.
-    response = reduce_response(Y, design, apart=len(Y) <= FEW, numbers=numbers)
-    theta, point, converged = optimum(Y, design, response, reml)
+    response = reduce_response(Y, design, numbers=numbers)
+    theta, point, converged = optimum(design, response, reml)
     theta, singular = at_the_edge(theta, q)
     df, unit = (n - p if reml else n), response.unit
     beta = (response.start + point.beta * unit).T @ design.to_beta.T
     scale = point.scale * unit**2
     root = design.to_beta @ point.root_beta.T
-    factor = design.to_re @ unfold(theta, q).transpose(2, 0, 1)
+    factor = design.to_re @ factors(theta, q)
     criterion = point.criterion + 2 * df * np.log(unit)
     if reml:
         criterion = criterion + design.log_det

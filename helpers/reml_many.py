@@ -33,11 +33,12 @@ from helpers.reml_one import (
     crossed,
     diagonal,
     divide,
+    factors,
     is_long,
     least_curvature,
     lower,
     solve,
-    triangle,
+    thetas,
     unfold,
     whole,
 )
@@ -70,23 +71,25 @@ class Many:
     @classmethod
     def of(cls, design, response, reml, alike=None):
         """Where there are two random effects, rows are the four numbers of `Products` (4, J, R)."""
-        if design.sizes[2] == 2:
+        if design.sizes[2] == 2 and not design.shared:
             rows = design.products.turn(response.rows.swapaxes(1, 2)).swapaxes(1, 2)
             response = response._replace(rows=rows.copy())
         return cls(design, response, reml, alike)
 
     def take(self, keep):
-        return Many(self.design, self.response.take(keep), self.reml, self.alike)
+        return Many(self.design.take(keep), self.response.take(keep), self.reml, self.alike)
 
     def one(self, i):
-        return self.alike or reml_one.One(self.design, self.response.take(i), self.reml)
+        return self.alike or reml_one.One(self.design.take(i), self.response.take(i), self.reml)
 
     def evaluate(self, theta):
         """−2 log of the profiled (restricted) likelihood at theta, (q(q+1)/2, R), a `Point`."""
         q, J = self.design.sizes[2:]
-        formula = evaluate_pair if q == 2 else evaluate_any
+        formula = evaluate_pair if q == 2 and not self.design.shared else evaluate_any
         blocks = slices(theta.shape[1], BLOCK // J)
-        parts = [(theta[:, i], self.design, self.response.take(i), self.reml) for i in blocks]
+        parts = [
+            (theta[:, i], self.design.take(i), self.response.take(i), self.reml) for i in blocks
+        ]
         with np.errstate(divide="ignore", invalid="ignore"):  # far out, where X is lost in rounding
             point = joined([formula(*part) for part in parts])
         lost = ~np.isfinite(point.criterion)
@@ -123,7 +126,7 @@ def evaluate_any(theta, design, response, reml):
     Z, X, y = white[:, :q], white[:, q:], solve(W_factor, response.rows)
 
     XX = np.einsum("kajr,kbjr->abr", X, X)
-    XX.T[:] += design.XX_within
+    XX += design.XX_within
     Xy = np.einsum("kajr,kjr->ar", X, y) + response.Xy_within
     L, root, beta = coefficients(XX, Xy)
     residual = y - np.einsum("kajr,ar->kjr", X, beta)
@@ -154,7 +157,7 @@ def coefficients(XX, Xy):
 
 def rss_within(beta, design, response):
     """Sum of squares of the rows that the random effects do not reach."""
-    within = response.within - design.X_within @ beta
+    within = response.within - np.einsum("wa...,a...->w...", design.X_within, beta)
     return response.ss_within + (within**2).sum(axis=0)
 
 
@@ -174,7 +177,7 @@ def evaluate_pair(theta, design, response, reml):
 
     parts = (products.pairs @ over_D).reshape(p * p, 4, R)
     XX = (AA * parts).sum(axis=1).reshape(p, p, R)
-    XX.T[:] += design.XX_within
+    XX += design.XX_within
     Xy = (products.beside @ (response.rows * over_D).reshape(4 * J, R)).reshape(4, p, R)
     Xy = (AA[:, None] * Xy).sum(axis=0) + response.Xy_within
     L, root, beta = coefficients(XX, Xy)
@@ -216,7 +219,7 @@ def precision(theta, design):
     Its lower triangle (q(q+1)/2, J, R), column by column.
     """
     q = design.sizes[2]
-    if q == 2:
+    if q == 2 and not design.shared:
         a, b, c = theta
         k11, k12, k22, det = design.products.ZZ[..., None]
         H = np.array([k11 + det * (b * b + c * c), k12 - det * (a * b), k22 + det * (a * a)])
@@ -240,7 +243,7 @@ def moments(design, response, reml):
     root = vector * np.sqrt(np.maximum(value, least))[:, None]
     psi.T[poor] = np.eye(q)
     theta = cholesky(psi)[lower(q)]
-    theta[:, poor] = triangle(root)[:, *lower(q)].T
+    theta[:, poor] = thetas(root)
     return theta
 
 
@@ -291,7 +294,8 @@ def minimise(theta, many):
         theta = np.where(taken, theta + move, theta)
         leapt = np.flatnonzero(taken & (new_value < value - LEAP))
         if leapt.size:
-            inverse[..., leapt], enough[leapt] = many.inverse(theta[:, leapt]), AT_ONCE
+            inverse[..., leapt] = many.take(leapt).inverse(theta[:, leapt])
+            enough[leapt] = AT_ONCE
         value = np.where(taken, new_value, value)
         gradient = np.where(taken, new_gradient, gradient)
     found[:, active] = theta
@@ -315,8 +319,6 @@ def judge(value, new_value, change):
 def inverse_of(hessian, ridge):
     """Inverse of a positive definite matrix (m, m, R) with a ridge; of that alone if it is lost."""
     diagonal(hessian)[:] += ridge
-    if len(hessian) > 4:
-        return np.linalg.inv(hessian.T).T
     with np.errstate(divide="ignore", invalid="ignore"):
         L = cholesky(hessian)
         root = solve(L, np.broadcast_to(np.eye(len(L))[..., None], L.shape))
@@ -349,7 +351,7 @@ def look_again(theta, point, design):
     unseen = (rest**2).sum(axis=(0, 1)) > 10 * J * TOLERANCE
     near = np.flatnonzero(off | unseen | (shortest(theta, q) < 1))
     off, unseen = off[near], unseen[near]
-    axis, length, _ = np.linalg.svd(unfold(theta[:, near], q).transpose(2, 0, 1))
+    axis, length, _ = np.linalg.svd(factors(theta[:, near], q))
     on = ~off & ~unseen & (length[:, -1] > SINGULAR) & (length[:, -1] < 1)
     length[on, -1] = 0
     length[unseen[:, None] & (length < SHORT)] = 0
@@ -359,7 +361,7 @@ def look_again(theta, point, design):
     must = off | unseen
     look = on | must
     start = np.concatenate([axis * length[:, None, :], push], axis=2)[look]
-    return near[look], triangle(start)[:, *lower(q)].T, must[look], off[look]
+    return near[look], thetas(start), must[look], off[look]
 
 
 def shortest(theta, q):
@@ -379,7 +381,7 @@ def settle(theta, many, rounds=10):
         part = many.take(again)
         there = part.evaluate(start)
         rise = there.criterion - point.criterion[again]
-        promise = newton(gradient_of(start, there), many.inverse(start))
+        promise = newton(gradient_of(start, there), part.inverse(start))
         hopeful = np.flatnonzero(must | (rise < np.minimum(FAR, 1 + promise)))
         again, start, off = again[hopeful], start[:, hopeful], off[hopeful]
         part = part.take(hopeful)

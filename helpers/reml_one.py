@@ -90,6 +90,16 @@ def triangle(root):
     return np.linalg.qr(root.swapaxes(-1, -2), mode="r").swapaxes(-1, -2)
 
 
+def factors(theta, q):
+    """Λ of each replicate, (R, q, q), from theta (q(q+1)/2, R)."""
+    return unfold(theta, q).transpose(2, 0, 1)
+
+
+def thetas(roots):
+    """Theta (q(q+1)/2, R) of the lower triangles with the LLᵀ of roots (R, q, q or more)."""
+    return triangle(roots)[:, *lower(roots.shape[1])].T
+
+
 def is_long(theta):
     """Whether an axis of Λ may be so long that digits go: of other axes beside it, or of y."""
     return (theta * theta).sum(axis=0) > LONG**2
@@ -147,10 +157,11 @@ def diagonal(A):
 def divide(theta, rows):
     """Cholesky factors of W_j = I + Z_j Ψ Z_j', and the rows (q, c, J) divided by them.
 
-    Z_j is the first q columns. With theta (m, R) for R replicates both end with their axis.
+    Z_j is the first q columns. With theta (m, R) for R replicates both end with their axis; the
+    rows may, too.
     """
     q = len(rows)
-    G = np.einsum("klj,lm...->kmj...", rows[:, :q], unfold(theta, q))
+    G = np.einsum("klj...,lm...->kmj...", rows[:, :q], unfold(theta, q))
     W = np.einsum("kmj...,lmj...->klj...", G, G)
     diagonal(W)[:] += 1
     if W.max() < LARGE:
@@ -159,7 +170,7 @@ def divide(theta, rows):
         root = G.T.swapaxes(-1, -2)
         one = np.broadcast_to(np.eye(q), root.shape)
         W_factor = triangle(np.concatenate([root, one], axis=-1)).swapaxes(-1, -2).T
-    rows = rows.reshape(rows.shape + (1,) * (theta.ndim - 1))
+    rows = rows if rows.ndim > theta.ndim + 1 else rows[..., None]
     return W_factor, solve(W_factor, np.broadcast_to(rows, rows.shape[:3] + theta.shape[1:]))
 
 

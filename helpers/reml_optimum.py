@@ -24,18 +24,19 @@ from helpers.reml_one import (
     cholesky,
     diagonal,
     divide,
+    factors,
     is_long,
     lower,
     solve,
-    triangle,
-    unfold,
+    thetas,
 )
-from helpers.reml_reduce import ROUNDING, reduce_response, slices
+from helpers.reml_reduce import BLOCK, ROUNDING, all_around, slices
 
 FEW_GROUPS = 14, 30  # of one size; with fewer, a second valley is looked for always
+UNEVEN = 4  # groups of one size, if they are fewer than half of all: more starts
 MANY_GROUPS = 1000  # with more, many starts would cost more than they are worth
 LENGTHS = np.geomspace(0.05, 5000, 25)  # of the axes of Λ in these
-SCATTERED = 6, 96  # starts at random: with two random effects, and at most with more
+SCATTERED = 6, 48, 96  # starts at random: few, many (two random effects, uneven groups), most
 MOST_CELLS = 2048  # groups × starts at random with more; no fewer starts than with two
 MOST_WAYS = 40  # in which dips are looked for, beside those all around
 CELLS = 4096  # groups × replicates that are challenged at once, so that memory stays bounded
@@ -43,8 +44,8 @@ MOST_TURNS = 8
 FITTING = 3  # times as long as its measure, or down to a third of it, an axis may be
 
 
-def optimum(Y, design, response, reml):
-    """The minimum for each replicate (R, n): theta, its point, and whether it was verified.
+def optimum(design, response, reml):
+    """The minimum for each replicate: theta, its point, and whether it was verified.
 
     A second valley of the criterion is rare but for two cases, which are challenged from elsewhere:
     few groups, and a first optimum with next to no information in a direction. A balanced design
@@ -54,33 +55,49 @@ def optimum(Y, design, response, reml):
     effects (170,540, 36,560 and 2,820 of them) had 146, 665 and 142 valleys lower than the first.
     Of these it missed none, 4 and none.
     """
-    if len(Y) <= FEW:
-        return one_after_another(design, response, reml)
-    many = Many.of(design, response, reml)
-    theta, point, off = settle(minimise(moments(design, response, reml), many), many)
-    sure, flat = certainty(theta, point, many)
-    doubtful = ~sure | off | (not design.balanced) & (flat | few_groups(design))
-    doubtful = np.flatnonzero(doubtful & ~is_long(theta))
-    if doubtful.size:
-        part = many.take(doubtful)
-        trial, value = best_elsewhere(theta[:, doubtful], point.criterion[doubtful], part)
-        better = np.flatnonzero(value < point.criterion[doubtful] - 100 * TOLERANCE)
-        if better.size:
-            moved, part = doubtful[better], part.take(better)
-            theta[:, moved], there, off[moved] = settle(trial[:, better], part)
-            point.put(moved, there)
-            sure[moved], _ = certainty(theta[:, moved], there, part)
-    sure &= ~off
+    search = one_after_another if len(response.unit) <= FEW else side_by_side
+    theta, point, sure = search(design, response, reml)
     long = np.flatnonzero(is_long(theta))
-    if long.size:
-        alike = reduce_response(Y[long], design, apart=True)
-        theta[:, long], there, sure[long] = one_after_another(design, alike, reml)
-        point.put(long, there)
+    for some in slices(long.size, BLOCK // design.sizes[3]) if long.size else ():
+        some = long[some]
+        along = along_axes(theta[:, some], design, response.take(some), reml)
+        theta[:, some], there, sure[some] = along
+        point.put(some, there)
     return theta, point, sure
 
 
+def side_by_side(design, response, reml):
+    """`optimum` for many replicates, but for those with long axes."""
+    many = Many.of(design, response, reml)
+    theta, point, off = settle(minimise(moments(design, response, reml), many), many)
+    sure, flat = certainty(theta, point, many)
+    challenge(~is_long(theta), theta, point, off, sure, flat, many)
+    return theta, point, sure & ~off
+
+
+def challenge(where, theta, point, off, sure, flat, many):
+    """Put what is better elsewhere in the place of minima that are in doubt."""
+    doubtful = np.flatnonzero(where & in_doubt(sure, off, flat, many.design))
+    if not doubtful.size:
+        return
+    part = many.take(doubtful)
+    trial, value = best_elsewhere(theta[:, doubtful], point.criterion[doubtful], part)
+    better = np.flatnonzero(value < point.criterion[doubtful] - 100 * TOLERANCE)
+    if better.size:
+        moved, part = doubtful[better], part.take(better)
+        theta[:, moved], there, off[moved] = settle(trial[:, better], part)
+        point.put(moved, there)
+        sure[moved], _ = certainty(theta[:, moved], there, part)
+
+
+def in_doubt(sure, off, flat, design):
+    """Whether a minimum is to be challenged from elsewhere."""
+    doubt = np.logical_not(sure) | off
+    return doubt if design.balanced else doubt | flat | few_groups(design)
+
+
 def one_after_another(design, response, reml):
-    """`optimum` for a few replicates, by `reml_one`; only starts from elsewhere go side by side."""
+    """`side_by_side` for a few replicates, by `reml_one`; other starts still go side by side."""
     each = (response.take(slice(i, i + 1)) for i in range(len(response.unit)))
     found = [alone(design, its_response, reml) for its_response in each]
     theta, *point, sure = (beside(column) for column in zip(*found, strict=True))
@@ -94,68 +111,74 @@ def beside(arrays):
 
 
 def alone(design, response, reml):
-    """`optimum` for one replicate: theta, the numbers of its point, whether verified."""
+    """`side_by_side` for one replicate: theta, the numbers of its point, whether verified."""
     one = reml_one.One(design, response.take(0), reml)
     theta = reml_one.moments(one)
-    if not is_long(theta):
-        at, off = reml_one.settle(reml_one.minimise(theta, one), one)
-        at, sure = challenge(at, off, one, design, response)
-        if not is_long(at.theta):
-            return at.theta, *one.estimates(at), sure
-        theta = at.theta
-    return along_axes(theta, design, response, reml)
-
-
-def challenge(at, off, one, design, response):
-    """The better of a first minimum and those from elsewhere, and whether it was verified."""
+    if is_long(theta):
+        return theta, *one.estimates(one.evaluate(theta)), False
+    at, off = reml_one.settle(reml_one.minimise(theta, one), one)
     sure, flat = reml_one.certainty(at, one)
-    if not sure or off or (not design.balanced and (flat or few_groups(design))):
-        many = Many.of(design, response, one.reml, one)
+    if in_doubt(sure, off, flat, design) and not is_long(at.theta):
+        many = Many.of(design, response, reml, one)
         trial, value = best_elsewhere(at.theta[:, None], np.array([at.criterion]), many)
         if value[0] < at.criterion - 100 * TOLERANCE:
             at, off = reml_one.settle(trial[:, 0], one)
             sure, _ = reml_one.certainty(at, one)
-    return at, sure and not off
+    return at.theta, *one.estimates(at), sure and not off
 
 
 # -------------------------------------------------------------------------- along the axes of Λ
 
 
 def along_axes(theta, design, response, reml):
-    """`alone` from a theta with long axes: Z is measured along them until their lengths fit."""
+    """`optimum` from theta with long axes: Z is measured along them until their lengths fit."""
     q = design.sizes[2]
     theta = spread_of_groups(theta, design, response, reml)
+    sure, rest, point = np.zeros(theta.shape[1], dtype=bool), np.arange(theta.shape[1]), None
     for _ in range(MOST_TURNS):
-        measure = axes(unfold(theta, q))
-        its_design, its_response, turn = measured(design, response, measure)
-        start = triangle(np.linalg.solve(measure, unfold(theta, q)))[lower(q)]
-        one = reml_one.One(its_design, its_response.take(0), reml)
-        at, off = reml_one.settle(reml_one.minimise(start, one), one)
-        sure = False
-        if fits(at.theta, measure):
-            at, sure = challenge(at, off, one, its_design, its_response)
-        theta = triangle(measure @ unfold(at.theta, q))[lower(q)]
-        if sure and fits(at.theta, measure):
+        factor = factors(theta[:, rest], q)
+        measure = axes(factor)
+        *its_data, turn = measured(design, response.take(rest), measure)
+        many = Many(*its_data, reml)
+        trial, at, off = settle(minimise(thetas(np.linalg.solve(measure, factor)), many), many)
+        well, flat = certainty(trial, at, many)
+        challenge(fits(trial, measure), trial, at, off, well, flat, many)
+        theta[:, rest] = thetas(measure @ factors(trial, q))
+        at = turned_back(at, measure, turn)
+        if point is None:
+            point = at
+        point.put(rest, at)
+        sure[rest] = well & ~off & fits(trial, measure)
+        rest = np.flatnonzero(~sure)
+        if not rest.size:
             break
-    criterion, beta, scale, root_beta, slope = one.estimates(at)
+    return theta, point, sure
+
+
+def turned_back(point, measure, turn):
+    """The point in X and Z as they were before they were `measured`."""
     back = np.linalg.inv(measure)
-    return theta, criterion, turn @ beta, scale, root_beta @ turn.T, back.T @ slope @ back, sure
+    return point._replace(
+        beta=np.einsum("rab,br->ar", turn, point.beta),
+        root_beta=np.einsum("abr,rcb->acr", point.root_beta, turn),
+        slope=np.einsum("rla,lmr,rmb->abr", back, point.slope, back),
+    )
 
 
 def axes(factor):
-    """Axes of Λ in their lengths, side by side, the longest first; short ones as if 1 long."""
-    axis, length, _ = np.linalg.svd(factor)
-    return axis * np.maximum(length, 1)
+    """Axes of Λ (R, q, …) in their lengths, the longest first; short ones as if 1 long."""
+    axis, length, _ = np.linalg.svd(factor, full_matrices=False)
+    return axis * np.maximum(length, 1)[:, None]
 
 
 def fits(theta, measure):
-    """Whether the measure still suits Λ, of which theta is the triangle in it.
+    """Whether the measure (R, q, q) still suits Λ, of which theta is the triangle in it.
 
     No axis has grown much, and none fallen below what could be told from zero in this measure.
     """
-    length = np.linalg.svd(measure @ unfold(theta, len(measure)), compute_uv=False)
-    fallen = np.linalg.norm(measure, axis=0) > FITTING * np.maximum(length, 1)
-    return not fallen.any() and np.abs(theta).max() < FITTING
+    length = np.linalg.svd(measure @ factors(theta, measure.shape[1]), compute_uv=False)
+    fallen = np.linalg.norm(measure, axis=1) > FITTING * np.maximum(length, 1)
+    return ~fallen.any(axis=1) & (np.abs(theta).max(axis=0) < FITTING)
 
 
 def spread_of_groups(theta, design, response, reml):
@@ -168,42 +191,48 @@ def spread_of_groups(theta, design, response, reml):
     told = told > 0.1 * told.max()
     if told.sum() < q:
         return theta
-    measure = np.sqrt((theta**2).sum()) * np.eye(q)
+    measure = np.sqrt((theta**2).sum(axis=0))[:, None, None] * np.eye(q)
+    theta, rest = theta.copy(), np.arange(theta.shape[1])
     for _ in range(MOST_TURNS):
-        its_design, its_response, _ = measured(design, response, measure)
-        one = reml_one.One(its_design, its_response.take(0), reml)
-        _, beta, *_ = one.estimates(one.evaluate(np.eye(q)[lower(q)]))
-        one.take_out(beta - one.centre)
-        Z, y = one.rows[:, :q].T[told].swapaxes(1, 2), one.rows[:, -1].T[told]
-        own = np.linalg.solve(Z, y[..., None])[..., 0].T
-        factor = own * np.sqrt(one.df_within / one.ss_within / told.sum())
-        if fits(triangle(factor)[lower(q)], measure):
+        its_design, its_response, _ = measured(design, response.take(rest), measure)
+        start = np.repeat(np.eye(q)[lower(q)][:, None], rest.size, axis=1)
+        point = Many(its_design, its_response, reml).evaluate(start)
+        Z, X = its_design.rows[:, :q, told], its_design.rows[:, q:, told]
+        y = its_response.rows[:, told] - np.einsum("kajr,ar->kjr", X, point.beta)
+        own = np.linalg.solve(Z.transpose(3, 2, 0, 1), y.T[..., None])[..., 0]
+        sigma = np.sqrt(its_response.ss_within / design.df_within * told.sum())
+        factor = own.swapaxes(1, 2) / sigma[:, None, None]
+        theta[:, rest] = thetas(measure @ factor)
+        again = ~fits(thetas(factor), measure)
+        if not again.any():
             break
-        measure = axes(measure @ factor)
-    return triangle(measure @ factor)[lower(q)]
+        rest, measure = rest[again], axes(measure @ factor)[again]
+    return theta
 
 
 def measured(design, response, measure):
-    """The same data with Z · measure for Z, and X turned to suit; and that turn (p, p).
+    """The same data with Z · measure for Z, and X turned to suit; and that turn (R, p, p).
 
-    The columns of measure (q, q) begin with the longest. When the rows of each group are rotated so
-    that Z is a triangle again, W falls off from its first row to its last, and its Cholesky factor
-    keeps the digits of each. X is turned so that no column hides another, which Z may dwarf.
+    The columns of measure (R, q, q) begin with the longest. When the rows of each group are rotated
+    so that Z is a triangle again, W falls off from its first row to its last, and its Cholesky
+    factor keeps the digits of each. X is turned so that no column hides another, which Z may dwarf.
     Of the design and the response only what a search asks for is measured anew.
     """
-    q, p = len(measure), design.sizes[1]
-    rotation, Z = np.linalg.qr(np.einsum("klj,lm->jkm", design.rows[:, :q], measure))
-    X = np.einsum("jkl,kaj->lja", rotation, design.rows[:, q:])
-    y = np.einsum("jkl,kjr->ljr", rotation, response.rows)
-    Z = Z.transpose(1, 2, 0)
-    _, white = divide(np.eye(q)[lower(q)], np.concatenate([Z, X.swapaxes(1, 2)], axis=1))
-    white = white[:, q:].swapaxes(1, 2).reshape(-1, p)
-    turn = np.linalg.svd(np.vstack([white, design.X_within]), full_matrices=False)[2].T
-    X_within = design.X_within @ turn
-    rows = np.concatenate([Z, (X @ turn).swapaxes(1, 2)], axis=1)
-    design = replace(design, rows=rows, X_within=X_within)
-    response = response._replace(rows=y, Xy_within=X_within.T @ response.within)
-    return design, response, turn
+    (R, q, _), (_, p, _, J) = measure.shape, design.sizes
+    rotation, Z = np.linalg.qr(np.einsum("klj,rlm->rjkm", design.rows[:, :q], measure))
+    X = np.einsum("rjkl,kaj->rjla", rotation, design.rows[:, q:])
+    y = np.einsum("rjkl,kjr->ljr", rotation, response.rows)
+    start = np.repeat(np.eye(q)[lower(q)][:, None], R, axis=1)
+    _, white = divide(start, np.concatenate([Z, X], axis=-1).transpose(2, 3, 1, 0))
+    white = white[:, q:].transpose(3, 0, 2, 1).reshape(R, q * J, p)
+    within = np.broadcast_to(design.X_within, (R, *design.X_within.shape))
+    turn = np.linalg.svd(np.concatenate([white, within], axis=1), full_matrices=False)[2]
+    turn = turn.swapaxes(1, 2)
+    X_within = (within @ turn).transpose(1, 2, 0)
+    rows = np.concatenate([Z, X @ turn[:, None]], axis=-1).transpose(2, 3, 1, 0)
+    design = replace(design, rows=rows, X_within=X_within, shared=design)
+    Xy_within = np.einsum("war,wr->ar", X_within, response.within)
+    return design, response._replace(rows=y, Xy_within=Xy_within), turn
 
 
 # ---------------------------------------------------------------------------- zero is zero
@@ -219,9 +248,9 @@ def at_the_edge(theta, q):
     if q == 1 or not singular.any():
         return np.where(singular, 0, theta), singular
     theta = theta.copy()
-    axis, length, _ = np.linalg.svd(unfold(theta[:, singular], q).transpose(2, 0, 1))
+    axis, length, _ = np.linalg.svd(factors(theta[:, singular], q))
     length[length <= least[singular, None]] = 0
-    theta[:, singular] = triangle(axis * length[:, None])[:, *lower(q)].T
+    theta[:, singular] = thetas(axis * length[:, None])
     singular[singular] = length[:, -1] == 0
     return theta, singular
 
@@ -232,35 +261,18 @@ def at_the_edge(theta, q):
 def few_groups(design):
     """Whether a second valley is likely enough to be looked for always.
 
-    Where groups tell of a direction d of Z as w_j = d'Z_j'Z_j d, they are as good as
-    (Σw)² / Σw² groups of one size. What counts is the direction where these are fewest. With one
-    random effect looking costs little, so that more groups count as few; with two where that is
-    less than half of the groups, for then some tell much more than others.
+    With one random effect looking costs little, so that more groups count as few; with two where
+    what they are worth is less than half of them, for then some tell much more than others.
     """
     q, J = design.sizes[2:]
-    told = squares(q) @ design.ZZ.reshape(-1, J)
     least, most = FEW_GROUPS
     few = {1: most, 2: min(max(J / 2, least), most)}.get(q, least)
-    return (told.sum(axis=1) ** 2 < few * np.einsum("dj,dj->d", told, told)).any()
+    return design.effective_groups < few
 
 
-@cache
-def squares(q):
-    """Products of the entries of unit vectors all around, (D, q²)."""
-    way = all_around(q, 8 if q == 2 else 32)
-    return np.einsum("ad,bd->dab", way, way).reshape(-1, q * q)
-
-
-@cache
-def all_around(q, number):
-    """Unit vectors (q, number), evenly for two dimensions and at random for more."""
-    if q == 1:
-        return np.ones((1, 1))
-    if q == 2:
-        angle = np.pi * np.arange(number) / number
-        return np.stack([np.cos(angle), np.sin(angle)])
-    way = np.random.default_rng(0).normal(size=(q, number))
-    return way / np.linalg.norm(way, axis=0)
+def is_uneven(design):
+    """Whether so few groups tell most that valleys can be many, and narrow."""
+    return design.effective_groups < min(UNEVEN, design.sizes[3] / 2)
 
 
 def best_elsewhere(theta, known, many, turn=0):
@@ -309,21 +321,26 @@ def elsewhere(theta, known, many, turn):
     _, _, q, J = many.design.sizes
     every = np.arange(theta.shape[1])
     well = J <= MANY_GROUPS and few_groups(many.design)
+    fan = not many.design.shared and (q == 1 or (q == 2 and well))
     # With longer rows the short form of the criterion along directions loses digits.
-    fan = (q == 1 or (q == 2 and well)) and np.abs(many.design.rows[:, :q]).max() < LONG
+    fan = fan and np.abs(many.design.rows[:, :q]).max() < LONG
     if well and q > 1:
-        number = SCATTERED[0] if q == 2 else np.clip(MOST_CELLS // J, *SCATTERED)
+        few, more, most = SCATTERED
+        if q == 2:
+            number = more if is_uneven(many.design) else few
+        else:
+            number = np.clip(MOST_CELLS // J, few, most)
         start = scattered(q, turn)[:, :number]
     else:
         start = np.outer(np.eye(q)[lower(q)], () if fan or turn else (10, 50, 0.1))
     found = [(np.tile(start, len(every)), np.repeat(every, start.shape[1]))]
-    axis, length, _ = np.linalg.svd(unfold(theta, q).transpose(2, 0, 1))
+    axis, length, _ = np.linalg.svd(factors(theta, q))
     for k in range(1, q):
         # `look_again` has left out the last where it is below 1; beside very long ones, digits go.
         least = 1 if k == q - 1 else SINGULAR
         long = np.flatnonzero((length[:, k] > least) & (length[:, 0] < LONG))
         rest = axis[long] * (length[long] * (np.arange(q) != k))[:, None]
-        found.append((triangle(rest)[:, *lower(q)].T, long))
+        found.append((thetas(rest), long))
     if fan:
         found.append(dips(axis[:, :, 0].T, length[:, 0], known, many))
     return tuple(np.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))
@@ -335,20 +352,29 @@ def scattered(q, seed):
     rng, number = np.random.default_rng(seed), SCATTERED[-1]
     axis = np.linalg.qr(rng.normal(size=(number, q, q)))[0]
     length = np.exp(rng.uniform(*np.log(LENGTHS[[0, -1]]), (number, 1, q)))
-    return triangle(axis * length)[:, *lower(q)].T
+    return thetas(axis * length)
 
 
 def directions(design):
     """Unit vectors (q, D) all around, for one or two random effects, one of two that are opposite.
 
     Among them is that of which a group tells least, for those that tell most: where a group has one
-    row, or one value of x, a valley can be as narrow as the inverse of its length.
+    row, or one value of x, a valley can be as narrow as the inverse of its length. Where groups are
+    uneven it can be between two of these, too.
     """
     q = design.sizes[2]
     most = np.argsort(-design.ZZ.trace())[:MOST_WAYS]
-    least = np.linalg.svd(design.rows[:, :q, most].T)[0][:, :, -1].T
-    way = np.hstack([all_around(q, 32), least])
-    return np.unique((way * np.where(way[-1] < 0, -1, 1)).round(9), axis=1)
+    least = up(np.linalg.svd(design.rows[:, :q, most].T)[0][:, :, -1].T)
+    if q == 2 and is_uneven(design):
+        least = least[:, np.argsort(least[0])]
+        least = np.hstack([least, up(least[:, 1:] + least[:, :-1])])
+    return np.unique(np.hstack([all_around(q, 32), least]).round(9), axis=1)
+
+
+def up(way):
+    """Unit vectors along these (q, D), of two that are opposite the one that points up."""
+    length = np.maximum(np.linalg.norm(way, axis=0), 1e-300)
+    return way * (np.where(way[-1] < 0, -1, 1) / length)
 
 
 def dips(axis, reach, known, many):
@@ -376,7 +402,7 @@ def dips(axis, reach, known, many):
     # A little in every direction, or the others would stay closed.
     short = np.broadcast_to(SHORT * np.eye(q), (len(which), q, q))
     start = np.concatenate([(way[:, i] * LENGTHS[k]).T[..., None], short], axis=2)
-    return triangle(start)[:, *lower(q)].T, which
+    return thetas(start), which
 
 
 def criterion_along(way, length, many):

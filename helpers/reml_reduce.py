@@ -7,7 +7,7 @@ digits go.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from math import sqrt
 from typing import NamedTuple
@@ -26,6 +26,8 @@ class Design:
     """X, Z and the groups after the rows have been rotated; see `reduce_design`.
 
     ``X = Q @ R_x`` and ``Z = (scaled Z) @ R_z``: inside, neither units nor origin matter.
+
+    Where replicates are measured along axes of their own, rows and X_within have a last axis R.
     """
 
     labels: np.ndarray  # (J,)
@@ -39,16 +41,38 @@ class Design:
     X_within: np.ndarray  # (w, p): its coordinates there
     df_within: int  # rows that neither X nor Z can reach
     log_det: float  # of X'X
+    shared: Design | None = None  # where each replicate has its own: that of which they were made
+
+    def take(self, keep):
+        """The design of some replicates."""
+        if self.shared is None:
+            return self
+        return replace(self, rows=self.rows[..., keep], X_within=self.X_within[..., keep])
 
     @cached_property
     def XX_within(self):
-        return self.X_within.T @ self.X_within
+        """(p, p, R), or (p, p, 1) where replicates share it."""
+        X = self.X_within if self.shared else self.X_within[..., None]
+        return np.einsum("war,wbr->abr", X, X)
 
     @cached_property
     def ZZ(self):
         """Z_j'Z_j of each group, (q, q, J)."""
         Z = self.rows[:, : self.sizes[2]]
         return np.einsum("klj,kmj->lmj", Z, Z)
+
+    @cached_property
+    def effective_groups(self):
+        """How many groups of one size would tell as much as these, where that is least.
+
+        Where they tell of a direction d of Z as w_j = d'Z_j'Z_j d, they are as good as (Σw)² / Σw²
+        of one size; that is taken where it is least, of directions all around.
+        """
+        if self.shared:
+            return self.shared.effective_groups
+        q, J = self.sizes[2:]
+        told = squares(q) @ self.ZZ.reshape(-1, J)
+        return (told.sum(axis=1) ** 2 / np.einsum("dj,dj->d", told, told)).min()
 
     @cached_property
     def to_beta(self):
@@ -71,6 +95,8 @@ class Design:
         Then the likelihood is that of a covariance matrix, between groups, and a variance, within
         them: concave in their inverses, so that the criterion has one minimum.
         """
+        if self.shared:
+            return self.shared.balanced
         _, p, q, _ = self.sizes
         return len(self.X_within) == p - q and np.ptp(self.rows, axis=2).max() < 1e-9
 
@@ -78,6 +104,25 @@ class Design:
     def sizes(self):
         """Rows n, fixed effects p, random effects q, groups J."""
         return *self.Q.shape, self.rows.shape[0], self.rows.shape[2]
+
+
+@cache
+def all_around(q, number):
+    """Unit vectors (q, number), evenly for two dimensions and at random for more."""
+    if q == 1:
+        return np.ones((1, 1))
+    if q == 2:
+        angle = np.pi * np.arange(number) / number
+        return np.stack([np.cos(angle), np.sin(angle)])
+    way = np.random.default_rng(0).normal(size=(q, number))
+    return way / np.linalg.norm(way, axis=0)
+
+
+@cache
+def squares(q):
+    """Products of the entries of unit vectors all around, (D, q²)."""
+    way = all_around(q, 8 if q == 2 else 32)
+    return np.einsum("ad,bd->dab", way, way).reshape(-1, q * q)
 
 
 class Response(NamedTuple):
@@ -288,13 +333,12 @@ def reduce_design(X, Z, groups):
     )  # fmt: skip
 
 
-def reduce_response(Y, design, *, apart=False, numbers=None):
+def reduce_response(Y, design, *, numbers=None):
     """Rotate the replicates Y (R, n) as the rows of the design.
 
-    One after another if `apart`: then the rounding is the same whatever stands beside. An error
-    names the replicate where their `numbers` (R,) are given.
+    An error names the replicate where their `numbers` (R,) are given.
     """
-    blocks = slices(len(Y), 1 if apart else 4 * BLOCK // Y.shape[1])
+    blocks = slices(len(Y), 4 * BLOCK // Y.shape[1])
     return joined([rotate(Y[i], design, numbers and numbers[i]) for i in blocks])
 
 

@@ -200,7 +200,7 @@ def test_a_balanced_design_has_one_minimum_and_it_is_found(q, n_groups, size, se
     assert design.balanced
     response = reml_reduce.reduce_response(many_y, design)
     many = reml_many.Many.of(design, response, True)
-    theta, point, sure = reml_optimum.optimum(many_y, design, response, True)
+    theta, point, sure = reml_optimum.optimum(design, response, True)
     _, lowest = reml_optimum.best_elsewhere(theta, point.criterion, many)
     _, single, also_sure = reml_optimum.one_after_another(design, response, True)
     assert sure.all() and also_sure.all()
@@ -215,7 +215,7 @@ def test_in_a_balanced_design_the_moments_are_the_optimum(restricted):
     many_y = (b[:, groups] * A[:, :2]).sum(2) + rng.normal(size=(20, len(A)))
     design = reml_reduce.reduce_design(A[:, :2], A[:, :2], groups)
     response = reml_reduce.reduce_response(many_y, design)
-    theta, *_ = reml_optimum.optimum(many_y, design, response, restricted)
+    theta, *_ = reml_optimum.optimum(design, response, restricted)
     start = reml_many.moments(design, response, restricted)
     inside = reml_many.shortest(theta, 2) > 0.5
     assert inside.sum() > 10
@@ -233,7 +233,7 @@ def test_a_flat_optimum_is_not_taken_for_reached_before_a_step():
     design = reml_reduce.reduce_design(X, X[:, :1], groups)
     response = reml_reduce.reduce_response(many_y, design)
     many = reml_many.Many.of(design, response, True)
-    theta, point, sure = reml_optimum.optimum(many_y, design, response, True)
+    theta, point, sure = reml_optimum.optimum(design, response, True)
     assert sure.all()
     for near in np.geomspace(0.5, 2, 21):
         assert (point.criterion < many.evaluate(near * theta).criterion + 5e-8).all()
@@ -248,8 +248,8 @@ def test_where_the_criterion_bends_down_the_search_goes_on(q, large, seed):
     many_y = rng.normal(size=(1000, large + 2)) + 0.3 * rng.normal(size=(1000, 3))[:, groups]
     design = reml_reduce.reduce_design(X, X[:, :q], groups)
     response = reml_reduce.reduce_response(many_y, design)
-    _, point, sure = reml_optimum.optimum(many_y, design, response, True)
-    some = reml_reduce.reduce_response(many_y[:500], design, apart=True)
+    _, point, sure = reml_optimum.optimum(design, response, True)
+    some = reml_reduce.reduce_response(many_y[:500], design)
     _, single, *_ = reml_optimum.one_after_another(design, some, True)
     assert sure.all()
     np.testing.assert_allclose(single.criterion, point.criterion[:500], rtol=0, atol=1e-6)
@@ -381,7 +381,7 @@ def test_long_axes_hide_no_short_ones(q):
         fitted = (Z * (fits.beta[:, None] + fits.random_effects)[:, group]).sum(axis=2)
         np.testing.assert_allclose(fitted - size * long, base_fitted - 1e3 * long, atol=0.02)
         single = reml.fit((rest + size * long)[0], Z, Z, group)
-        assert single.converged and single.criterion == pytest.approx(fits.criterion[0], abs=1e-9)
+        assert single.converged and single.criterion == pytest.approx(fits.criterion[0], abs=1e-6)
 
 
 def test_the_estimates_recover_the_truth():
