@@ -63,24 +63,28 @@ class Point(NamedTuple):
 
 
 class Many:
-    """Many responses beside one design; `alike` (a `One`) where all are the same one."""
+    """Many responses beside one design, or each beside its own."""
 
-    def __init__(self, design, response, reml, alike=None):
-        self.design, self.response, self.reml, self.alike = design, response, reml, alike
+    def __init__(self, design, response, reml, ones=None):
+        self.design, self.response, self.reml = design, response, reml
+        self.ones = ones  # (R,): the `One` of each, where there is one already
 
     @classmethod
-    def of(cls, design, response, reml, alike=None):
+    def of(cls, design, response, reml, ones=None):
         """Where there are two random effects, rows are the four numbers of `Products` (4, J, R)."""
         if design.sizes[2] == 2 and not design.shared:
             rows = design.products.turn(response.rows.swapaxes(1, 2)).swapaxes(1, 2)
             response = response._replace(rows=rows.copy())
-        return cls(design, response, reml, alike)
+        return cls(design, response, reml, ones)
 
     def take(self, keep):
-        return Many(self.design.take(keep), self.response.take(keep), self.reml, self.alike)
+        ones = self.ones if self.ones is None else self.ones[keep]
+        return Many(self.design.take(keep), self.response.take(keep), self.reml, ones)
 
     def one(self, i):
-        return self.alike or reml_one.One(self.design.take(i), self.response.take(i), self.reml)
+        if self.ones is not None:
+            return self.ones[i]
+        return reml_one.One(self.design.take(i), self.response.take(i), self.reml)
 
     def evaluate(self, theta):
         """−2 log of the profiled (restricted) likelihood at theta, (q(q+1)/2, R), a `Point`."""
@@ -419,6 +423,9 @@ def certainty(theta, point, many):
     flat = ~is_positive(hessian, -ridge)
     hessian += np.einsum("xr,axb->abr", point.slope.reshape(q * q, -1), bends(q))
     diagonal(hessian)[:] += ridge
-    inverse = np.linalg.inv(hessian.T).T  # which need not be positive definite
+    try:
+        inverse = np.linalg.inv(hessian.T).T  # which need not be positive definite
+    except np.linalg.LinAlgError:  # raised for all if one is singular in rounding
+        inverse = np.linalg.pinv(np.nan_to_num(hessian.T), hermitian=True).T
     sure = np.abs(newton(gradient_of(theta, point), inverse)) < 1e-6
     return sure & (point.criterion < np.inf), flat

@@ -33,11 +33,11 @@ from helpers.reml_one import (
 from helpers.reml_reduce import BLOCK, ROUNDING, all_around, slices
 
 FEW_GROUPS = 14, 30  # of one size; with fewer, a second valley is looked for always
-UNEVEN = 4  # groups of one size, if they are fewer than half of all: more starts
+UNEVEN = 4  # groups of one size, if they are fewer than two thirds of all: more starts
 MANY_GROUPS = 1000  # with more, many starts would cost more than they are worth
 LENGTHS = np.geomspace(0.05, 5000, 25)  # of the axes of Λ in these
-SCATTERED = 6, 48, 96  # starts at random: few, many (two random effects, uneven groups), most
-MOST_CELLS = 2048  # groups × starts at random with more; no fewer starts than with two
+SCATTERED = 6, 96  # starts at random: with two random effects; at most with more, or if uneven
+MOST_CELLS = 2048  # groups × starts at random then
 MOST_WAYS = 40  # in which dips are looked for, beside those all around
 CELLS = 4096  # groups × replicates that are challenged at once, so that memory stays bounded
 MOST_TURNS = 8
@@ -56,10 +56,16 @@ def optimum(design, response, reml):
     Of these it missed none, 4 and none.
     """
     search = one_after_another if len(response.unit) <= FEW else side_by_side
-    theta, point, sure = search(design, response, reml)
+    theta, point, off, sure, flat, ones = search(design, response, reml)
+    doubtful = np.flatnonzero(in_doubt(off, sure, flat, design) & ~is_long(theta))
+    if doubtful.size:
+        its_ones = ones if ones is None else ones[doubtful]
+        many = Many.of(design, response.take(doubtful), reml, its_ones)
+        challenge(doubtful, theta, point, off, sure, many)
+    sure &= ~off
     long = np.flatnonzero(is_long(theta))
-    for some in slices(long.size, BLOCK // design.sizes[3]) if long.size else ():
-        some = long[some]
+    for part in slices(long.size, BLOCK // design.sizes[3]) if long.size else ():
+        some = long[part]
         along = along_axes(theta[:, some], design, response.take(some), reml)
         theta[:, some], there, sure[some] = along
         point.put(some, there)
@@ -67,41 +73,30 @@ def optimum(design, response, reml):
 
 
 def side_by_side(design, response, reml):
-    """`optimum` for many replicates, but for those with long axes."""
+    """The first minimum for each replicate: theta, its point, and what tells whether to doubt it.
+
+    Whether a way down was left, whether it was verified, and whether theta is badly determined.
+    """
     many = Many.of(design, response, reml)
     theta, point, off = settle(minimise(moments(design, response, reml), many), many)
-    sure, flat = certainty(theta, point, many)
-    challenge(~is_long(theta), theta, point, off, sure, flat, many)
-    return theta, point, sure & ~off
-
-
-def challenge(where, theta, point, off, sure, flat, many):
-    """Put what is better elsewhere in the place of minima that are in doubt."""
-    doubtful = np.flatnonzero(where & in_doubt(sure, off, flat, many.design))
-    if not doubtful.size:
-        return
-    part = many.take(doubtful)
-    trial, value = best_elsewhere(theta[:, doubtful], point.criterion[doubtful], part)
-    better = np.flatnonzero(value < point.criterion[doubtful] - 100 * TOLERANCE)
-    if better.size:
-        moved, part = doubtful[better], part.take(better)
-        theta[:, moved], there, off[moved] = settle(trial[:, better], part)
-        point.put(moved, there)
-        sure[moved], _ = certainty(theta[:, moved], there, part)
-
-
-def in_doubt(sure, off, flat, design):
-    """Whether a minimum is to be challenged from elsewhere."""
-    doubt = np.logical_not(sure) | off
-    return doubt if design.balanced else doubt | flat | few_groups(design)
+    return theta, point, off, *certainty(theta, point, many), None
 
 
 def one_after_another(design, response, reml):
-    """`side_by_side` for a few replicates, by `reml_one`; other starts still go side by side."""
-    each = (response.take(slice(i, i + 1)) for i in range(len(response.unit)))
-    found = [alone(design, its_response, reml) for its_response in each]
-    theta, *point, sure = (beside(column) for column in zip(*found, strict=True))
-    return theta, Point(*point), sure
+    """`side_by_side` for a few replicates, by `reml_one`; and the `One` of each, (R,)."""
+    ones = [reml_one.One(design, response.take(i), reml) for i in range(len(response.unit))]
+    found = [alone(one) for one in ones]
+    theta, *point, off, sure, flat = (beside(column) for column in zip(*found, strict=True))
+    return theta, Point(*point), off, sure, flat, np.array(ones)
+
+
+def alone(one):
+    """`side_by_side` for one replicate, in numbers."""
+    theta = reml_one.moments(one)
+    if is_long(theta):
+        return theta, *one.estimates(one.evaluate(theta)), True, False, False
+    at, off = reml_one.settle(reml_one.minimise(theta, one), one)
+    return at.theta, *one.estimates(at), off, *reml_one.certainty(at, one)
 
 
 def beside(arrays):
@@ -110,21 +105,21 @@ def beside(arrays):
     return together.transpose(*range(1, together.ndim), 0)
 
 
-def alone(design, response, reml):
-    """`side_by_side` for one replicate: theta, the numbers of its point, whether verified."""
-    one = reml_one.One(design, response.take(0), reml)
-    theta = reml_one.moments(one)
-    if is_long(theta):
-        return theta, *one.estimates(one.evaluate(theta)), False
-    at, off = reml_one.settle(reml_one.minimise(theta, one), one)
-    sure, flat = reml_one.certainty(at, one)
-    if in_doubt(sure, off, flat, design) and not is_long(at.theta):
-        many = Many.of(design, response, reml, one)
-        trial, value = best_elsewhere(at.theta[:, None], np.array([at.criterion]), many)
-        if value[0] < at.criterion - 100 * TOLERANCE:
-            at, off = reml_one.settle(trial[:, 0], one)
-            sure, _ = reml_one.certainty(at, one)
-    return at.theta, *one.estimates(at), sure and not off
+def in_doubt(off, sure, flat, design):
+    """Which minima are to be challenged from elsewhere."""
+    doubt = off | ~sure
+    return doubt if design.balanced else doubt | flat | few_groups(design)
+
+
+def challenge(doubtful, theta, point, off, sure, many):
+    """Put what is better elsewhere in the place of some minima; many has only these."""
+    trial, value = best_elsewhere(theta[:, doubtful], point.criterion[doubtful], many)
+    better = np.flatnonzero(value < point.criterion[doubtful] - 100 * TOLERANCE)
+    if better.size:
+        moved, many = doubtful[better], many.take(better)
+        theta[:, moved], there, off[moved] = settle(trial[:, better], many)
+        point.put(moved, there)
+        sure[moved], _ = certainty(theta[:, moved], there, many)
 
 
 # -------------------------------------------------------------------------- along the axes of Λ
@@ -142,7 +137,9 @@ def along_axes(theta, design, response, reml):
         many = Many(*its_data, reml)
         trial, at, off = settle(minimise(thetas(np.linalg.solve(measure, factor)), many), many)
         well, flat = certainty(trial, at, many)
-        challenge(fits(trial, measure), trial, at, off, well, flat, many)
+        doubtful = np.flatnonzero(in_doubt(off, well, flat, design) & fits(trial, measure))
+        if doubtful.size:
+            challenge(doubtful, trial, at, off, well, many.take(doubtful))
         theta[:, rest] = thetas(measure @ factors(trial, q))
         at = turned_back(at, measure, turn)
         if point is None:
@@ -272,7 +269,7 @@ def few_groups(design):
 
 def is_uneven(design):
     """Whether so few groups tell most that valleys can be many, and narrow."""
-    return design.effective_groups < min(UNEVEN, design.sizes[3] / 2)
+    return design.effective_groups < min(UNEVEN, design.sizes[3] * 2 / 3)
 
 
 def best_elsewhere(theta, known, many, turn=0):
@@ -325,11 +322,9 @@ def elsewhere(theta, known, many, turn):
     # With longer rows the short form of the criterion along directions loses digits.
     fan = fan and np.abs(many.design.rows[:, :q]).max() < LONG
     if well and q > 1:
-        few, more, most = SCATTERED
-        if q == 2:
-            number = more if is_uneven(many.design) else few
-        else:
-            number = np.clip(MOST_CELLS // J, few, most)
+        number, most = SCATTERED
+        if q > 2 or is_uneven(many.design):
+            number = np.clip(MOST_CELLS // J, number, most)
         start = scattered(q, turn)[:, :number]
     else:
         start = np.outer(np.eye(q)[lower(q)], () if fan or turn else (10, 50, 0.1))
