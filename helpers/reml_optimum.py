@@ -57,18 +57,21 @@ def optimum(design, response, reml):
     """
     search = one_after_another if len(response.unit) <= FEW else side_by_side
     theta, point, off, sure, flat, ones = search(design, response, reml)
-    doubtful = np.flatnonzero(in_doubt(off, sure, flat, design) & ~is_long(theta))
+    long = is_long(theta)
+    doubtful = np.flatnonzero(in_doubt(off, sure, flat, design) & ~long)
     if doubtful.size:
         its_ones = ones if ones is None else ones[doubtful]
         many = Many.of(design, response.take(doubtful), reml, its_ones)
         challenge(doubtful, theta, point, off, sure, many)
+        long = is_long(theta)
     sure &= ~off
-    long = np.flatnonzero(is_long(theta))
-    for part in slices(long.size, BLOCK // design.sizes[3]) if long.size else ():
-        some = long[part]
-        along = along_axes(theta[:, some], design, response.take(some), reml)
-        theta[:, some], there, sure[some] = along
-        point.put(some, there)
+    if long.any():
+        long = np.flatnonzero(long)
+        for part in slices(long.size, BLOCK // design.sizes[3]):
+            some = long[part]
+            found = along_axes(theta[:, some], design, response.take(some), reml)
+            theta[:, some], there, sure[some] = found
+            point.put(some, there)
     return theta, point, sure
 
 
@@ -86,17 +89,17 @@ def one_after_another(design, response, reml):
     """`side_by_side` for a few replicates, by `reml_one`; and the `One` of each, (R,)."""
     ones = [reml_one.One(design, response.take(i), reml) for i in range(len(response.unit))]
     found = [alone(one) for one in ones]
-    theta, *point, off, sure, flat = (beside(column) for column in zip(*found, strict=True))
-    return theta, Point(*point), off, sure, flat, np.array(ones)
+    theta, *point, told = (beside(column) for column in zip(*found, strict=True))
+    return theta, Point(*point), *told, np.array(ones)
 
 
 def alone(one):
     """`side_by_side` for one replicate, in numbers."""
     theta = reml_one.moments(one)
     if is_long(theta):
-        return theta, *one.estimates(one.evaluate(theta)), True, False, False
+        return theta, *one.estimates(one.evaluate(theta)), (True, False, False)
     at, off = reml_one.settle(reml_one.minimise(theta, one), one)
-    return at.theta, *one.estimates(at), off, *reml_one.certainty(at, one)
+    return at.theta, *one.estimates(at), (off, *reml_one.certainty(at, one))
 
 
 def beside(arrays):
