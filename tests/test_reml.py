@@ -165,6 +165,22 @@ def test_along_other_axes_it_is_the_same_model(q, restricted):
             np.testing.assert_allclose(information[..., i], one.information(at)[0], rtol=1e-6)
 
 
+def test_where_groups_are_uneven_ways_between_theirs_are_tried_too():
+    rng = np.random.default_rng(3)
+    groups = np.repeat(np.arange(7), [40, 2, 2, 2, 2, 2, 2])
+    columns = np.column_stack([np.ones(52), rng.normal(size=52)])
+    design = reml_reduce.reduce_design(columns, columns, groups)
+    assert reml_optimum.is_uneven(design)
+    way = reml_optimum.directions(design)
+    least = np.linalg.svd(design.rows[:, :2].T)[0][:, :, -1]
+    angles = np.sort(np.arctan2(least[:, 1], least[:, 0]) % np.pi)
+    between = (angles[1:] + angles[:-1]) / 2
+    for angle in [*angles, *between]:
+        assert np.abs([np.cos(angle), np.sin(angle)] @ way).max() > 1 - 1e-12
+    even = reml_reduce.reduce_design(X, X, GROUPS)
+    assert not reml_optimum.is_uneven(even)
+
+
 def test_one_singular_hessian_spoils_no_other(monkeypatch):
     design, response = reduced(2)
     many = reml_many.Many.of(design, response, True)
