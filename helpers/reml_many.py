@@ -1,4 +1,4 @@
-"""The criterion of many data sets that share a design, and their minima, side by side.
+"""The criterion of many data sets, of one design as a rule, and their minima, side by side.
 
 The mathematics is that of `reml_one`, where it is plainer. Here arrays that a fit repeats for each
 group and each replicate are laid out (entries…, groups, replicates): the matrices are small and the

@@ -2,8 +2,8 @@
 
 A search from moments ends in a minimum, by `reml_many` or `reml_one`. Two things remain. There may
 be a lower valley elsewhere: with few groups, or where the data say next to nothing in a direction,
-other starts follow. And some groups may differ 10⁴ times and more as much as their rows: there
-long axes of Λ drown short ones, so Z is measured along the axes, in their lengths.
+other starts follow. And groups may differ 10⁴ times and more as much as their rows: there long axes
+of Λ drown short ones, so Z is measured along the axes, in their lengths.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def optimum(design, response, reml):
     has one valley; there only what was not verified is challenged.
 
     A search has no certificate. Awkward data sets, made for it, with one, two and three random
-    effects (170,540, 36,560 and 2,820 of them) had 146, 665 and 142 valleys lower than the first.
-    Of these it missed none, 4 and none.
+    effects (395,760, 142,900 and 10,820 of them) had 331, 3,399 and 608 valleys lower than the
+    first. Of these it missed none, one and none.
     """
     search = one_after_another if len(response.unit) <= FEW else side_by_side
     theta, point, off, sure, flat, ones = search(design, response, reml)
