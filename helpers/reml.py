@@ -3,7 +3,8 @@
 Model, for group j with n_j rows:  y_j = X_j β + Z_j b_j + e_j,
 b_j ~ N(0, σ² Λ Λᵀ),  e_j ~ N(0, σ² I),  Λ lower triangular.
 
-Three steps; read them from `One.evaluate` in `reml_one` on:
+Three steps. Read them from `White` and `One.evaluate` in `reml_one` on; `Pair` there is `White`
+once more, for two random effects, and may wait:
 
 1. **Reduce** (`reml_reduce`). An orthogonal change of rows turns each group into q rows, so that
    W_j = I + Z_jΛΛᵀZ_jᵀ is q × q, and what is left within all groups together into at most p rows
@@ -17,6 +18,12 @@ Three steps; read them from `One.evaluate` in `reml_one` on:
 
 `reml_many` takes steps 2 and 3 for thousands of data sets side by side. ``fit`` is ``fit_many``
 with one replicate.
+
+Lesson 14 has the same by a shorter way. Its γ, u and d are β, b and df here. Its A_j = I + GᵀG with
+G = Z_jΛ is W_j = I + GGᵀ here, of the same size once a group has q rows, and with the same
+determinant; so Woodbury's identity is not needed. Groups are the last axis of arrays here, or the
+last before replicates, and inside Λ is that of a scaled Z, so that only what `Fits` gives is in the
+lesson's units.
 
 Sources: Bates, Mächler, Bolker & Walker (2015), doi:10.18637/jss.v067.i01, sections 2–3;
 Lindstrom & Bates (1988), doi:10.1080/01621459.1988.10478693.
@@ -348,6 +355,7 @@ def _check(Y, X, Z, groups):
             )
         arrays.append(array)
     Y, X, Z = arrays
+    Y = Y.copy()  # random effects are computed from it when they are asked for
     groups = np.asarray(groups)
     n = Y.shape[1]
     for name, length in (("X", len(X)), ("Z", len(Z)), ("groups", len(np.atleast_1d(groups)))):

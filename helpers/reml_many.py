@@ -71,8 +71,8 @@ class Many:
 
     @classmethod
     def of(cls, design, response, reml, ones=None):
-        """Where there are two random effects, rows are the four numbers of `Products` (4, J, R)."""
-        if design.sizes[2] == 2 and not design.shared:
+        """Beside one design with two random effects, rows become the four numbers of `Products`."""
+        if design.sizes[2] == 2 and not design.own:
             rows = design.products.turn(response.rows.swapaxes(1, 2)).swapaxes(1, 2)
             response = response._replace(rows=rows.copy())
         return cls(design, response, reml, ones)
@@ -89,7 +89,7 @@ class Many:
     def evaluate(self, theta):
         """−2 log of the profiled (restricted) likelihood at theta, (q(q+1)/2, R), a `Point`."""
         q, J = self.design.sizes[2:]
-        formula = evaluate_pair if q == 2 and not self.design.shared else evaluate_any
+        formula = evaluate_pair if q == 2 and not self.design.own else evaluate_any
         blocks = slices(theta.shape[1], BLOCK // J)
         parts = [
             (theta[:, i], self.design.take(i), self.response.take(i), self.reml) for i in blocks
@@ -169,20 +169,20 @@ def evaluate_pair(theta, design, response, reml):
     """`Many.evaluate` for q = 2, in closed form where that loses no digits; see `Products`."""
     (n, p, _, J), products, (a, b, c) = design.sizes, design.products, theta
     df, R = n - p if reml else n, theta.shape[1]
-    D = products.determinant(theta)
-    if D.max() > LARGE:
+    W_det = products.determinant(theta)
+    if W_det.max() > LARGE:
         response = response._replace(rows=response.rows[:2])
         return evaluate_any(theta, design, response, reml)
     # one logarithm for four groups
-    log_det = np.log(np.multiply.reduceat(D, range(0, J, 4), axis=0)).sum(axis=0)
-    over_D = np.divide(1, D, out=D)
+    log_det = np.log(np.multiply.reduceat(W_det, range(0, J, 4), axis=0)).sum(axis=0)
+    over_det = np.divide(1, W_det, out=W_det)
     AA = np.ones((4, R))  # 1, and adj(Ψ)
     AA[1:] = b * b + c * c, -a * b, a * a
 
-    parts = (products.pairs @ over_D).reshape(p * p, 4, R)
+    parts = (products.pairs @ over_det).reshape(p * p, 4, R)
     XX = (AA * parts).sum(axis=1).reshape(p, p, R)
     XX += design.XX_within
-    Xy = (products.beside @ (response.rows * over_D).reshape(4 * J, R)).reshape(4, p, R)
+    Xy = (products.beside @ (response.rows * over_det).reshape(4 * J, R)).reshape(4, p, R)
     Xy = (AA[:, None] * Xy).sum(axis=0) + response.Xy_within
     L, root, beta = coefficients(XX, Xy)
 
@@ -193,23 +193,23 @@ def evaluate_pair(theta, design, response, reml):
     form += c * c * tt[0]
     form += r1 * r1
     form += r2 * r2
-    form *= over_D
+    form *= over_det
     rss = rss_within(beta, design, response) + form.sum(axis=0)
     criterion = df * (np.log(2 * np.pi / df * rss) + 1) + log_det
 
-    # In Ψ a form (x·x + t' adj(Ψ) t) / D changes with adj(Ψ), and by −form / D with D, whose
-    # derivative is Z'Z + det(Z'Z) adj(Ψ).
+    # In Ψ a form (x·x + t' adj(Ψ) t) / |W| changes with adj(Ψ), and by −form / |W| with |W|, whose
+    # derivative is Z'Z + |Z'Z| adj(Ψ).
     form *= df / rss
-    turned = (tt * over_D).sum(axis=1) * (df / rss)
+    turned = (tt * over_det).sum(axis=1) * (df / rss)
     if reml:
         criterion += 2 * np.log(L.diagonal()).sum(axis=-1)
         inverse = (root[:, :, None] * root[:, None]).sum(axis=0).reshape(p * p, R)
-        form += (products.pairs.T @ (AA * inverse[:, None]).reshape(4 * p * p, R)) * over_D
+        form += (products.pairs.T @ (AA * inverse[:, None]).reshape(4 * p * p, R)) * over_det
         half = (parts[:, 1:] * inverse[:, None]).sum(axis=0)
         half[1] /= 2
         turned += half
     form -= 1
-    form *= over_D
+    form *= over_det
     kk = products.ZZ @ form  # 11, 12, 22, det
     slope = np.empty((4, R))
     slope[::3] = turned[::-2] - kk[:3:2] - kk[3] * AA[1::2]
@@ -223,7 +223,7 @@ def precision(theta, design):
     Its lower triangle (q(q+1)/2, J, R), column by column.
     """
     q = design.sizes[2]
-    if q == 2 and not design.shared:
+    if q == 2 and not design.own:
         a, b, c = theta
         k11, k12, k22, det = design.products.ZZ[..., None]
         H = np.array([k11 + det * (b * b + c * c), k12 - det * (a * b), k22 + det * (a * a)])
@@ -376,7 +376,10 @@ def shortest(theta, q):
 
 
 def settle(theta, many, rounds=10):
-    """Look again from theta until nothing is gained: (theta, its point, whether a way was left)."""
+    """Look again from theta until nothing is gained: (theta, its point, whether a way was left).
+
+    What is better takes the place of theta in the array that was given.
+    """
     point = many.evaluate(theta)
     again, start, must, off = look_again(theta, point, many.design)
     left = np.zeros(theta.shape[1], dtype=bool)

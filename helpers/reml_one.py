@@ -202,24 +202,24 @@ class Pair:
     def __init__(self, theta, products, q):
         self.products, self.q = products, q
         a, b, c = theta = (*theta.tolist(), 0.0, 0.0)[:3]
-        D = products.determinant(theta)
-        self.log_det = np.log(D).sum()
-        self.over_D = np.reciprocal(D, out=D)
+        det = products.determinant(theta)
+        self.log_det = np.log(det).sum()
+        self.over_det = np.reciprocal(det, out=det)
         self.adj = np.array([1, b * b + c * c, -a * b, a * a])  # 1, and adj(Ψ)
-        self.parts = products.pairs.dot(self.over_D).reshape(-1, 4)
+        self.parts = products.pairs.dot(self.over_det).reshape(-1, 4)
         self.sums = self.parts.dot(self.adj).reshape(products.n_columns, -1)
 
     def slope(self, half):
         """D (q²,), from the half diag(√w) L⁻¹.
 
-        A form (x'x + t' adj(Ψ) t) / D changes with adj(Ψ), and by −form / D with D, whose
-        derivative is Z'Z + det(Z'Z) adj(Ψ).
+        A form (x'x + t' adj(Ψ) t) / |W| changes with adj(Ψ), and by −form / |W| with |W|, whose
+        derivative is Z'Z + |Z'Z| adj(Ψ).
         """
         P = half.T.dot(half).ravel()
         form = self.adj.dot(P.dot(self.products.pairs.reshape(len(P), -1)).reshape(4, -1))
-        form *= self.over_D
+        form *= self.over_det
         form -= 1
-        form *= self.over_D
+        form *= self.over_det
         k11, k12, k22, det = self.products.ZZ.dot(form).tolist()
         _, t11, t12, t22 = P.dot(self.parts).tolist()
         _, s11, s12, s22 = self.adj.tolist()
@@ -230,7 +230,7 @@ class Pair:
     def precision(self):
         """Z_j' W_j⁻¹ Z_j, its lower triangle (q(q+1)/2, J)."""
         ZZ = self.products.ZZ
-        out = (ZZ[:3] + self.adj[1:, None] * ZZ[3]) * self.over_D
+        out = (ZZ[:3] + self.adj[1:, None] * ZZ[3]) * self.over_det
         return out if self.q == 2 else out[:1]
 
 
@@ -240,9 +240,9 @@ class Pair:
 class Value:
     """The criterion at one Λ, theta (q(q+1)/2,); its derivatives when they are asked for."""
 
-    def __init__(self, theta, one, white, L, log_det):
+    def __init__(self, theta, one, white, L, criterion):
         self.theta, self.one, self.white, self.L = theta, one, white, L
-        self.criterion = one.constant + log_det
+        self.criterion = criterion
         self.centre = one.centre  # as L, from before y may be centred again
 
     @property
@@ -268,7 +268,7 @@ class One:
 
     def __init__(self, design, response, reml):
         self.n, p, self.q, self.n_groups = design.sizes
-        self.design, self.reml = design, reml
+        self.design = design
         self.df = df = self.n - p if reml else self.n
         self.rows = np.concatenate([design.rows, response.rows[: self.q, None]], axis=1)
         self.within = np.concatenate([design.X_within, response.within[:, None]], axis=1)
@@ -303,7 +303,7 @@ class One:
         """In closed form where there is one and it loses no digits."""
         if self.products is not None:
             white = Pair(theta, self.products, self.q)
-            if white.over_D.min() > 1 / LARGE:
+            if white.over_det.min() > 1 / LARGE:
                 return white
         return White(theta, self.rows)
 
@@ -318,8 +318,8 @@ class One:
             return self.evaluate(theta, again=False)
         if failed:
             return Value(theta, self, white, L, np.inf)
-        log_det = white.log_det + 2 * self.weights.dot(np.log(L.diagonal()))
-        return Value(theta, self, white, L, log_det)
+        criterion = self.constant + white.log_det + 2 * self.weights.dot(np.log(L.diagonal()))
+        return Value(theta, self, white, L, criterion)
 
     def estimates(self, at):
         """The numbers of a `Point` of `reml_many`."""
@@ -397,7 +397,7 @@ def minimise(theta, one, inverse=None, step=1.0, enough=AT_ONCE):
 
     As long as steps leap, the information at each place stands for its Hessian.
 
-    The other arguments go on with a search that `reml_many` has begun.
+    The other arguments go on with a search that `reml_many` has begun; `inverse` is written over.
     """
     at = one.evaluate(theta)
     gradient = at.gradient

@@ -35,10 +35,10 @@ from helpers.reml_reduce import BLOCK, ROUNDING, all_around, slices
 FEW_GROUPS = 14, 30  # of one size; with fewer, a second valley is looked for always
 UNEVEN = 4  # groups of one size, if they are fewer than two thirds of all: more starts
 MANY_GROUPS = 1000  # with more, many starts would cost more than they are worth
-LENGTHS = np.geomspace(0.05, 5000, 25)  # of the axes of Λ in these
+LENGTHS = np.geomspace(0.05, 5000, 25)  # of the axes of Λ where dips are looked for
 SCATTERED = 6, 96  # starts at random: with two random effects; at most with more, or if uneven
 MOST_CELLS = 2048  # groups × starts at random then
-MOST_WAYS = 40  # in which dips are looked for, beside those all around
+MOST_WAYS = 40  # of groups' own in which dips are looked for, beside those all around
 CELLS = 4096  # groups × replicates that are challenged at once, so that memory stays bounded
 MOST_TURNS = 8
 FITTING = 3  # times as long as its measure, or down to a third of it, an axis may be
@@ -174,7 +174,7 @@ def axes(factor):
 def fits(theta, measure):
     """Whether the measure (R, q, q) still suits Λ, of which theta is the triangle in it.
 
-    No axis has grown much, and none fallen below what could be told from zero in this measure.
+    No axis has grown much, and none fallen far, as long as it is longer than 1.
     """
     length = np.linalg.svd(measure @ factors(theta, measure.shape[1]), compute_uv=False)
     fallen = np.linalg.norm(measure, axis=1) > FITTING * np.maximum(length, 1)
@@ -195,8 +195,8 @@ def spread_of_groups(theta, design, response, reml):
     theta, rest = theta.copy(), np.arange(theta.shape[1])
     for _ in range(MOST_TURNS):
         its_design, its_response, _ = measured(design, response.take(rest), measure)
-        start = np.repeat(np.eye(q)[lower(q)][:, None], rest.size, axis=1)
-        point = Many(its_design, its_response, reml).evaluate(start)
+        identity = thetas(np.broadcast_to(np.eye(q), measure.shape))
+        point = Many(its_design, its_response, reml).evaluate(identity)
         Z, X = its_design.rows[:, :q, told], its_design.rows[:, q:, told]
         y = its_response.rows[:, told] - np.einsum("kajr,ar->kjr", X, point.beta)
         own = np.linalg.solve(Z.transpose(3, 2, 0, 1), y.T[..., None])[..., 0]
@@ -213,24 +213,25 @@ def spread_of_groups(theta, design, response, reml):
 def measured(design, response, measure):
     """The same data with Z · measure for Z, and X turned to suit; and that turn (R, p, p).
 
-    The columns of measure (R, q, q) begin with the longest. When the rows of each group are rotated
-    so that Z is a triangle again, W falls off from its first row to its last, and its Cholesky
-    factor keeps the digits of each. X is turned so that no column hides another, which Z may dwarf.
+    The rows of each group are rotated so that Z is a triangle again. Where the columns of measure
+    (R, q, q) begin with the longest, W then falls off from its first row to its last, and its
+    Cholesky factor keeps the digits of each. X is turned so that no column hides another, which Z
+    may dwarf.
     Of the design and the response only what a search asks for is measured anew.
     """
     (R, q, _), (_, p, _, J) = measure.shape, design.sizes
     rotation, Z = np.linalg.qr(np.einsum("klj,rlm->rjkm", design.rows[:, :q], measure))
     X = np.einsum("rjkl,kaj->rjla", rotation, design.rows[:, q:])
     y = np.einsum("rjkl,kjr->ljr", rotation, response.rows)
-    start = np.repeat(np.eye(q)[lower(q)][:, None], R, axis=1)
-    _, white = divide(start, np.concatenate([Z, X], axis=-1).transpose(2, 3, 1, 0))
+    identity = thetas(np.broadcast_to(np.eye(q), measure.shape))
+    _, white = divide(identity, np.concatenate([Z, X], axis=-1).transpose(2, 3, 1, 0))
     white = white[:, q:].transpose(3, 0, 2, 1).reshape(R, q * J, p)
     within = np.broadcast_to(design.X_within, (R, *design.X_within.shape))
     turn = np.linalg.svd(np.concatenate([white, within], axis=1), full_matrices=False)[2]
     turn = turn.swapaxes(1, 2)
     X_within = (within @ turn).transpose(1, 2, 0)
     rows = np.concatenate([Z, X @ turn[:, None]], axis=-1).transpose(2, 3, 1, 0)
-    design = replace(design, rows=rows, X_within=X_within, shared=design)
+    design = replace(design, rows=rows, X_within=X_within, origin=design)
     Xy_within = np.einsum("war,wr->ar", X_within, response.within)
     return design, response._replace(rows=y, Xy_within=Xy_within), turn
 
@@ -275,7 +276,7 @@ def is_uneven(design):
     return design.effective_groups < min(UNEVEN, design.sizes[3] * 2 / 3)
 
 
-def best_elsewhere(theta, known, many, turn=0):
+def best_elsewhere(theta, known, many, finds=0):
     """The best theta from all other starts, for each replicate, and its criterion.
 
     A search that ended elsewhere, and not far above what is known, is settled: it may go on. Where
@@ -285,10 +286,10 @@ def best_elsewhere(theta, known, many, turn=0):
     size = max(1, CELLS // many.design.sizes[3])
     if theta.shape[1] > size:  # so that memory stays bounded
         for some in slices(theta.shape[1], size):
-            found = best_elsewhere(theta[:, some], known[some], many.take(some), turn)
+            found = best_elsewhere(theta[:, some], known[some], many.take(some), finds)
             best[:, some], least[some] = found
         return best, least
-    start, which = elsewhere(theta, known, many, turn)
+    start, which = elsewhere(theta, known, many, finds)
     if not which.size:
         return best, least
     part = many.take(which)
@@ -302,35 +303,36 @@ def best_elsewhere(theta, known, many, turn=0):
         value[new] = point.criterion
     order = np.argsort(-value)
     best[:, which[order]], least[which[order]] = trial[:, order], value[order]
-    finds = np.flatnonzero(least < known - 1e-6)
-    if finds.size and turn < MOST_TURNS:
-        more = best_elsewhere(best[:, finds], least[finds], many.take(finds), turn + 1)
-        lower_still = more[1] < least[finds]
-        finds = finds[lower_still]
-        best[:, finds], least[finds] = more[0][:, lower_still], more[1][lower_still]
+    found = np.flatnonzero(least < known - 1e-6)
+    if found.size and finds < MOST_TURNS:
+        more = best_elsewhere(best[:, found], least[found], many.take(found), finds + 1)
+        lower_still = more[1] < least[found]
+        found = found[lower_still]
+        best[:, found], least[found] = more[0][:, lower_still], more[1][lower_still]
     return best, least
 
 
-def elsewhere(theta, known, many, turn):
+def elsewhere(theta, known, many, finds):
     """Starts away from theta, (q(q+1)/2, starts), and the replicate that each is for.
 
-    One is theta without one of its axes. The others are multiples of I; but where groups are few
-    enough for more to pay, Λ at random, and with one or two random effects dips in rank one. In
-    turns after a find, those at random are others, and multiples of I have been.
+    Some are theta without one of its axes. The others are multiples of I; but where groups are few
+    enough for more to pay, Λ at random, and dips in rank one if there are two random effects, or
+    one and however many groups. After a find, those at random are others, and multiples of I have
+    been.
     """
     _, _, q, J = many.design.sizes
     every = np.arange(theta.shape[1])
     well = J <= MANY_GROUPS and few_groups(many.design)
-    fan = not many.design.shared and (q == 1 or (q == 2 and well))
+    fan = not many.design.own and (q == 1 or (q == 2 and well))
     # With longer rows the short form of the criterion along directions loses digits.
     fan = fan and np.abs(many.design.rows[:, :q]).max() < LONG
     if well and q > 1:
         number, most = SCATTERED
         if q > 2 or is_uneven(many.design):
             number = np.clip(MOST_CELLS // J, number, most)
-        start = scattered(q, turn)[:, :number]
+        start = scattered(q, finds)[:, :number]
     else:
-        start = np.outer(np.eye(q)[lower(q)], () if fan or turn else (10, 50, 0.1))
+        start = np.outer(np.eye(q)[lower(q)], () if fan or finds else (10, 50, 0.1))
     found = [(np.tile(start, len(every)), np.repeat(every, start.shape[1]))]
     axis, length, _ = np.linalg.svd(factors(theta, q))
     for k in range(1, q):
@@ -354,7 +356,7 @@ def scattered(q, seed):
 
 
 def directions(design):
-    """Unit vectors (q, D) all around, for one or two random effects, one of two that are opposite.
+    """Unit vectors (q, directions) all around, one of two that are opposite.
 
     Among them is that of which a group tells least, for those that tell most: where a group has one
     row, or one value of x, a valley can be as narrow as the inverse of its length. Where groups are
@@ -370,7 +372,7 @@ def directions(design):
 
 
 def up(way):
-    """Unit vectors along these (q, D), of two that are opposite the one that points up."""
+    """Unit vectors along these (q, …), of two that are opposite the one that points up."""
     length = np.maximum(np.linalg.norm(way, axis=0), 1e-300)
     return way * (np.where(way[-1] < 0, -1, 1) / length)
 
@@ -404,7 +406,7 @@ def dips(axis, reach, known, many):
 
 
 def criterion_along(way, length, many):
-    """The criterion where Λ has rank one: directions (q, D) × lengths (L,), (D, L, R).
+    """The criterion where Λ has rank one, (directions, lengths, R), for way (q, directions).
 
     There W = I + λ² vv' with v = Z·way, and W⁻¹ = I − λ² vv' / (1 + λ² v'v); the rest is products
     of matrices. It costs little, and some digits: all is a difference from least squares, where
@@ -416,7 +418,7 @@ def criterion_along(way, length, many):
     v = np.einsum("kaj,ad->kdj", Z, way)
     vX, vy = np.einsum("kdj,kaj->daj", v, X), np.einsum("kdj,kjr->djr", v, y)
     square = length[:, None] ** 2
-    det = 1 + square * (v * v).sum(axis=0)[:, None]  # of W, (D, L, J)
+    det = 1 + square * (v * v).sum(axis=0)[:, None]  # of W, (directions, lengths, J)
     share = square / det
     vXvX = np.einsum("daj,dbj->djab", vX, vX).reshape(len(vX), J, -1)
     XX = np.eye(p) - (share @ vXvX).reshape(*det.shape[:2], p, p)

@@ -16,9 +16,9 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import lapack
 
-ROUNDING = 50 * np.finfo(float).eps  # beside the largest y
+ROUNDING = 50 * np.finfo(float).eps  # beside the largest
 FEW_COLUMNS = 8  # up to which a sparse matrix does not pay
-BLOCK = 32_768  # groups × replicates computed at once: what stays in the processor's cache
+BLOCK = 32_768  # numbers of one kind computed at once: what stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Design:
 
     ``X = Q @ R_x`` and ``Z = (scaled Z) @ R_z``: inside, neither units nor origin matter.
 
-    Where replicates are measured along axes of their own, rows and X_within have a last axis R.
+    Where replicates are measured along axes of their own, rows and X_within are of that, with a
+    last axis R; all else is of the design that it was made from.
     """
 
     labels: np.ndarray  # (J,)
@@ -41,18 +42,23 @@ class Design:
     X_within: np.ndarray  # (w, p): its coordinates there
     df_within: int  # rows that neither X nor Z can reach
     log_det: float  # of X'X
-    shared: Design | None = None  # where each replicate has its own: that of which they were made
+    origin: Design | None = None  # what it was made from, where each replicate has its own
+
+    @property
+    def own(self):
+        """Whether each replicate has its own."""
+        return self.origin is not None
 
     def take(self, keep):
-        """The design of some replicates."""
-        if self.shared is None:
+        """The design of some replicates, by number; of one number, without the axis R."""
+        if not self.own:
             return self
         return replace(self, rows=self.rows[..., keep], X_within=self.X_within[..., keep])
 
     @cached_property
     def XX_within(self):
         """(p, p, R), or (p, p, 1) where replicates share it."""
-        X = self.X_within if self.shared else self.X_within[..., None]
+        X = self.X_within if self.own else self.X_within[..., None]
         return np.einsum("war,wbr->abr", X, X)
 
     @cached_property
@@ -68,8 +74,8 @@ class Design:
         Where they tell of a direction d of Z as w_j = d'Z_j'Z_j d, they are as good as (Σw)² / Σw²
         of one size; that is taken where it is least, of directions all around.
         """
-        if self.shared:
-            return self.shared.effective_groups
+        if self.own:
+            return self.origin.effective_groups
         q, J = self.sizes[2:]
         told = squares(q) @ self.ZZ.reshape(-1, J)
         return (told.sum(axis=1) ** 2 / np.einsum("dj,dj->d", told, told)).min()
@@ -95,8 +101,8 @@ class Design:
         Then the likelihood is that of a covariance matrix, between groups, and a variance, within
         them: concave in their inverses, so that the criterion has one minimum.
         """
-        if self.shared:
-            return self.shared.balanced
+        if self.own:
+            return self.origin.balanced
         _, p, q, _ = self.sizes
         return len(self.X_within) == p - q and np.ptp(self.rows, axis=2).max() < 1e-9
 
@@ -108,7 +114,7 @@ class Design:
 
 @cache
 def all_around(q, number):
-    """Unit vectors (q, number), evenly for two dimensions and at random for more."""
+    """Unit vectors (q, number), evenly for two dimensions and at random for more; one for one."""
     if q == 1:
         return np.ones((1, 1))
     if q == 2:
@@ -130,13 +136,13 @@ class Response(NamedTuple):
 
     start: np.ndarray  # (p, R): least-squares coefficients of y on Q
     unit: np.ndarray  # (R,): root mean square of what is left, by which it is divided
-    rows: np.ndarray  # (q, J, R)
+    rows: np.ndarray  # (q, J, R); in `Many`, the four numbers of `Products` (4, J, R) if q = 2
     within: np.ndarray  # (w, R): y in the rows of X_within
     Xy_within: np.ndarray  # (p, R)
     ss_within: np.ndarray  # (R,): sum of squares that neither X nor Z can reach
 
     def take(self, keep):
-        """Some of the replicates; of one that is named by its number, arrays without axis R."""
+        """Some of the replicates, by number; of one number, arrays without the axis R."""
         if isinstance(keep, (slice, int)):
             return Response(*(part[..., keep] for part in self))
         return Response(*(part.take(keep, axis=-1) for part in self))
@@ -145,9 +151,9 @@ class Response(NamedTuple):
 class Products:
     """What the closed form for two random effects needs of Z and other columns, in rotated rows.
 
-    There W = I + GG' with G = ZΛ is 2 × 2, and W⁻¹ = (I + A'A) / D with A = adj(G) and
-    D = det W = 1 + |G|² + det(G)². As adj(ZΛ) = adj(Λ) adj(Z), a column x of a group is kept as
-    four numbers, x and t = adj(Z) x. Then x'W⁻¹x = (x'x + t' adj(Ψ) t) / D: but for 1/D a
+    There W = I + GG' with G = ZΛ is 2 × 2, and W⁻¹ = (I + A'A) / |W| with A = adj(G) and
+    |W| = 1 + tr(G'G) + |G|². As adj(ZΛ) = adj(Λ) adj(Z), a column x of a group is kept as
+    four numbers, x and t = adj(Z) x. Then x'W⁻¹x = (x'x + t' adj(Ψ) t) / |W|: but for 1/|W| a
     polynomial in Λ, the same in each group, so that sums over groups are products of matrices.
     """
 
@@ -157,7 +163,7 @@ class Products:
         square, one = z22 * z22, np.ones(len(z22))
         ZZ = np.array([z11 * z11, z11 * z12, z12 * z12 + square, z11 * z11 * square, square, one])
         self.ZZ = ZZ[:4]  # entries 11, 12 and 22 of Z'Z, and its determinant
-        self.squares = ZZ[2:].T.copy()  # (J, 4): what c², (ac)², b² and 1 have to do with D
+        self.squares = ZZ[2:].T.copy()  # (J, 4): what c², (ac)², b² and 1 have to do with |W|
         self.four = self.turn(rows[:, 2:])  # (4, c, J): x and t of each column
         self.n_columns = rows.shape[1] - 2
 
@@ -166,12 +172,12 @@ class Products:
         return np.array([x[0], x[1], self.z22 * x[0] - self.z12 * x[1], self.z11 * x[1]])
 
     def determinant(self, theta):
-        """D (J, …) at theta = (a, b, c), numbers or arrays (…), as a sum of squares."""
+        """|W| (J, …) at theta = (a, b, c), numbers or arrays (…), as a sum of squares."""
         a, b, c = theta
-        D = self.Z.dot(np.array([a, b]))
-        D *= D
-        D += self.squares.dot(np.array([c * c, (a * c) ** 2, b * b, a**0]))
-        return D
+        det = self.Z.dot(np.array([a, b]))
+        det *= det
+        det += self.squares.dot(np.array([c * c, (a * c) ** 2, b * b, a**0]))
+        return det
 
     @cached_property
     def pairs(self):
@@ -205,15 +211,15 @@ def upper(m):
     return np.triu(np.ones((m, m)))
 
 
-def factor(M):
+def qr(M):
     """M = Q R with orthonormal Q (n, c) and R an upper triangle."""
     QR, tau, _, _ = lapack.dgeqrf(M)
     return lapack.dorgqr(QR, tau)[0], QR[: M.shape[1]] * upper(M.shape[1])
 
 
 def orthonormal(M, name):
-    """M = Q R as `factor`, or an error if a column adds nothing to those before it."""
-    Q, R = factor(M)
+    """M = Q R as `qr`, or an error if a column adds nothing to those before it."""
+    Q, R = qr(M)
     missing = np.abs(R.diagonal()) <= 1e-11 * np.sqrt((R * R).sum(axis=0))
     if missing.any():
         raise ValueError(
@@ -312,7 +318,7 @@ def reduce_design(X, Z, groups):
     if np.vdot(left, left) > 1e-24:
         # Turn X once more, so that what only groups can tell of it stands apart: where groups
         # differ a million times as much as their rows, it would drown in the rounding of the rest.
-        Q_within, triangle = factor(left)
+        Q_within, triangle = qr(left)
         ways, length, turn, _ = lapack.dgesdd(triangle)
         told = np.count_nonzero(length > 1e-10)
         Q_within, X_within = Q_within @ ways[:, :told], np.eye(told, p, k) * length[:told, None]

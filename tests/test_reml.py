@@ -181,6 +181,32 @@ def test_where_groups_are_uneven_ways_between_theirs_are_tried_too():
     assert not reml_optimum.is_uneven(even)
 
 
+@pytest.mark.parametrize("seed, lowest", [(1344, -283.2104), (2304, -385.6275)])
+def test_where_axes_are_long_the_groups_own_rows_lead_to_the_lower_valley(seed, lowest):
+    """From the moments alone the search ends some 20 above."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(5), rng.integers(1, 12, 5))
+    Z = np.column_stack([np.ones(len(groups)), rng.normal(size=len(groups))])
+    b = rng.standard_t(2, size=(5, 2)) * rng.choice([0.1, 1, 0], 2)
+    y = (Z * b[groups]).sum(axis=1) + 1e-6 * rng.normal(size=len(groups))
+    fit = reml.fit(y, np.column_stack([Z, rng.normal(size=5)[groups]]), Z, groups)
+    assert fit.converged and fit.criterion < lowest + 1e-3
+
+
+def test_a_measure_that_does_not_fit_is_not_convergence(monkeypatch):
+    y = (X * (1e6 * np.random.default_rng(1).normal(size=(12, 2)))[GROUPS]).sum(axis=1) + Y[0]
+    assert reml.fit(y, X, X, GROUPS).converged
+    monkeypatch.setattr(reml_optimum, "fits", lambda theta, _: np.zeros(theta.shape[1], bool))
+    assert not reml.fit(y, X, X, GROUPS).converged
+
+
+def test_a_fit_keeps_its_own_copy_of_y():
+    y = Y[0].copy()
+    fit, expected = reml.fit(y, X, X, GROUPS), reml.fit(Y[0], X, X, GROUPS).random_effects
+    y[:] = 0
+    np.testing.assert_array_equal(fit.random_effects, expected)
+
+
 def test_one_singular_hessian_spoils_no_other(monkeypatch):
     design, response = reduced(2)
     many = reml_many.Many.of(design, response, True)
