@@ -3,27 +3,26 @@
 Model, for group j with n_j rows:  y_j = X_j β + Z_j b_j + e_j,
 b_j ~ N(0, σ² Λ Λᵀ),  e_j ~ N(0, σ² I),  Λ lower triangular.
 
-Three steps. Read them from `White` and `One.evaluate` in `reml_one` on; `Pair` there is `White`
-once more, for two random effects, and may wait:
-
 1. **Reduce** (`reml_reduce`). An orthogonal change of rows turns each group into q rows, so that
    W_j = I + Z_jΛΛᵀZ_jᵀ is q × q, and what is left within all groups together into at most p rows
-   and one sum of squares. After this a fit costs groups × parameters, whatever the number of rows.
+   and one sum of squares. After this a fit costs the same whatever the number of rows.
 2. **Criterion** (`reml_one`). β and σ² have closed forms given Λ. What remains is a function of Λ
    alone, −2 log of the profiled (restricted) likelihood, with an analytic gradient.
-3. **Minimise** (`reml_one`, `reml_optimum`). BFGS from moment estimates, then a look from the
-   boundary in both directions: is there a way down off it, and is the boundary as low as the point
-   that was found? Where a second valley is likely, other starts follow. Where groups differ very
-   much more than their rows do, Z is measured along the axes of Λ.
+3. **Minimise** (`reml_one`, `reml_optimum`). BFGS from moment estimates, then a look across the
+   edge where Λ is singular: is there a way down off it, and is it as low as the point that was
+   found? Where a second valley is likely, other starts follow. Where groups differ very much more
+   than their rows do, Z is measured anew.
 
-`reml_many` takes steps 2 and 3 for thousands of data sets side by side. ``fit`` is ``fit_many``
-with one replicate.
+`reml_many` takes 2 and 3 for thousands of data sets side by side. ``fit`` is ``fit_many`` with one
+replicate. For a first reading: `White`, `One.evaluate` and `One.estimates` in `reml_one`; then
+`evaluate_any` in `reml_many`, which has the formulas one by one. `Pair` and `evaluate_pair` are the
+same in closed form, for up to two random effects.
 
-Lesson 14 has the same by a shorter way. Its γ, u and d are β, b and df here. Its A_j = I + GᵀG with
-G = Z_jΛ is W_j = I + GGᵀ here, of the same size once a group has q rows, and with the same
-determinant; so Woodbury's identity is not needed. Groups are the last axis of arrays here, or the
-last before replicates, and inside Λ is that of a scaled Z, so that only what `Fits` gives is in the
-lesson's units.
+Lesson 14 goes the same way with other letters: its γ, u, d, C and σ² are β, b, df, `cov_re` and
+`scale`, and its slope in θ is the gradient. In place of a group's cross-products stand the q rows
+that have them, but for what lies within groups. The part of A_j = I + GᵀG, with G = Z_jΛ, is played
+by W_j = I + GGᵀ in these rows, which has its size and its determinant. Inside, X and Z are made
+orthogonal, and y is what least squares leave of it, in units of its size; `Fits` undoes that.
 
 Sources: Bates, Mächler, Bolker & Walker (2015), doi:10.18637/jss.v067.i01, sections 2–3;
 Lindstrom & Bates (1988), doi:10.1080/01621459.1988.10478693.
@@ -119,7 +118,7 @@ class Fits:
 
     @cached_property
     def random_effects(self):
-        """b̂_j = Λu_j, u_j being the least squares fit of [y_j − X_j β̂, 0] on [Z_jΛ, I]."""
+        """b̂_j = Λv_j, v_j being the least squares fit of [y_j − X_j β̂, 0] on [Z_jΛ, I]."""
         design, q = self._design, self._design.sizes[2]
         modes = np.empty((len(self), len(self.group_labels), q))
         for part in slices(len(self), BATCH // modes.shape[1]):

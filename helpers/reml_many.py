@@ -1,10 +1,11 @@
 """The criterion of many data sets, of one design as a rule, and their minima, side by side.
 
-The mathematics is that of `reml_one`, where it is plainer. Here arrays that a fit repeats for each
-group and each replicate are laid out (entries…, groups, replicates): the matrices are small and the
-batch is long, so loops run over the entries of a matrix and NumPy runs over the batch, in blocks
-that fit the processor's cache. For an intercept and a slope, the model of most people, the 2 × 2
-algebra is written out. The last few replicates are finished one after another by `reml_one`.
+The mathematics is that of `reml_one`; `evaluate_any` has its formulas one by one. Here arrays that
+a fit repeats for each group and each replicate are laid out (entries…, groups, replicates): the
+matrices are small and the batch is long, so loops run over the entries of a matrix and NumPy runs
+over the batch, in blocks that fit the processor's cache. For an intercept and a slope, the model of
+most people, the 2 × 2 algebra is written out. The last few replicates are finished one after
+another by `reml_one`.
 """
 
 from __future__ import annotations

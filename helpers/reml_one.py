@@ -1,18 +1,20 @@
 """The criterion of one data set and its minimum: the mathematics of `reml`.
 
-Let y be one more column of X, and W = I + ZΨZ' with Ψ = ΛΛᵀ, q × q for each group in the rows of
-`reml_reduce`. W is factored, and with it the table of cross-products; that tells all:
+Let y be one more column of X, and W = I + ZΨZ' with Ψ = ΛΛᵀ, which is C / σ²: q × q for each group
+in the rows of `reml_reduce`, and I in the rows within groups. W is factored, and with it the table
+of cross-products; that tells all:
 
     [X y]' W⁻¹ [X y] = LLᵀ      −2 log-likelihood = constant + log|W| + 2 Σ wᵢ log Lᵢᵢ
 
-The last entry on the diagonal of L is the root of the residual sum of squares; its weight w is the
-degrees of freedom. The others make |X'W⁻¹X|; their weight is 1 for REML and 0 for ML. With
+The last entry on the diagonal of L is the root of the residual sum of squares, df · σ²; its weight
+w is the degrees of freedom df. The others make |X'W⁻¹X|; their weight is 1 for REML and 0 for ML.
+The last row and those above it tell β. The constant is df (log(2π / df) + 1). With
 U = diag(√w) L⁻¹ [X y]', the derivative in Ψ is  D = Z'W⁻¹Z − Z'W⁻¹U'UW⁻¹Z, summed over groups.
 
 `White` has it in general; for one and two random effects `Pair` has W⁻¹ in closed form.
 
-The search starts from moments, takes quasi-Newton steps, and then looks from the boundary in both
-directions: is there a way down off it, and is the boundary as low as the point that was found?
+The search starts from moments, takes quasi-Newton steps, and then looks across the edge where Λ is
+singular: is there a way down off it, and is it as low as the point that was found?
 
 `reml_many` has the same for thousands of data sets at once. Where it is called often, `dot` stands
 for `@`: it takes half the time when matrices are small.
@@ -188,8 +190,8 @@ class White:
     def slope(self, half):
         """D (q²,), from the half diag(√w) L⁻¹."""
         q = len(self.Z)
-        U = np.matmul(half, np.einsum("klj,kaj->laj", self.Z, self.Xy)).reshape(q, -1)
-        return (np.einsum("klj,kmj->lm", self.Z, self.Z) - U @ U.T).ravel()
+        ZU = np.matmul(half, np.einsum("klj,kaj->laj", self.Z, self.Xy)).reshape(q, -1)
+        return (np.einsum("klj,kmj->lm", self.Z, self.Z) - ZU @ ZU.T).ravel()
 
     def precision(self):
         """Z_j' W_j⁻¹ Z_j, its lower triangle (q(q+1)/2, J)."""
@@ -322,7 +324,7 @@ class One:
         return Value(theta, self, white, L, criterion)
 
     def estimates(self, at):
-        """The numbers of a `Point` of `reml_many`."""
+        """The numbers of a `Point` of `reml_many`: with β and σ², which have closed forms."""
         last, root = at.L[-1, -1], at.root
         beta = at.centre - last * root[-1, :-1]
         slope = at.slope.reshape(self.q, -1)

@@ -3,7 +3,7 @@
 A search from moments ends in a minimum, by `reml_many` or `reml_one`. Two things remain. There may
 be a lower valley elsewhere: with few groups, or where the data say next to nothing in a direction,
 other starts follow. And groups may differ 10⁴ times and more as much as their rows: there long axes
-of Λ drown short ones, so Z is measured along the axes, in their lengths.
+of Λ drown short ones, so Z is measured anew, so that groups tell of all directions alike.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MOST_CELLS = 2048  # groups × starts at random then
 MOST_WAYS = 40  # of groups' own in which dips are looked for, beside those all around
 CELLS = 4096  # groups × replicates that are challenged at once, so that memory stays bounded
 MOST_TURNS = 8
-FITTING = 3  # times as long as its measure, or down to a third of it, an axis may be
+FITTING = 10  # times its measure, or down to a tenth of it, is near enough
 
 
 def optimum(design, response, reml):
@@ -129,30 +129,49 @@ def challenge(doubtful, theta, point, off, sure, many):
 
 
 def along_axes(theta, design, response, reml):
-    """`optimum` from theta with long axes: Z is measured along them until their lengths fit."""
+    """`optimum` from theta with long axes: Z is measured along them, and anew until that suits."""
     q = design.sizes[2]
     theta = spread_of_groups(theta, design, response, reml)
     sure, rest, point = np.zeros(theta.shape[1], dtype=bool), np.arange(theta.shape[1]), None
+    measure = axes(factors(theta, q))
+    start = thetas(np.linalg.solve(measure, factors(theta, q)))
     for _ in range(MOST_TURNS):
-        factor = factors(theta[:, rest], q)
-        measure = axes(factor)
         *its_data, turn = measured(design, response.take(rest), measure)
         many = Many(*its_data, reml)
-        trial, at, off = settle(minimise(thetas(np.linalg.solve(measure, factor)), many), many)
+        trial, at, off = settle(minimise(start, many), many)
         well, flat = certainty(trial, at, many)
-        doubtful = np.flatnonzero(in_doubt(off, well, flat, design) & fits(trial, measure))
+        change, suits = natural_measure(trial, many)
+        doubtful = np.flatnonzero(in_doubt(off, well, flat, design) & suits)
         if doubtful.size:
             challenge(doubtful, trial, at, off, well, many.take(doubtful))
+            change, suits = natural_measure(trial, many)
         theta[:, rest] = thetas(measure @ factors(trial, q))
         at = turned_back(at, measure, turn)
         if point is None:
             point = at
         point.put(rest, at)
-        sure[rest] = well & ~off & fits(trial, measure)
-        rest = np.flatnonzero(~sure)
-        if not rest.size:
+        sure[rest] = well & ~off & suits
+        again = ~sure[rest]
+        if not again.any():
             break
+        rest, measure = rest[again], (measure @ change)[again]
+        start = thetas(np.linalg.solve(change, factors(trial, q))[again])
     return theta, point, sure
+
+
+def natural_measure(theta, many):
+    """What Z is to be multiplied by, (R, q, q), so that groups tell of all directions alike.
+
+    On average over groups Z'W⁻¹Z is I then: a step of 1 in Λ is of the order of its error, in
+    whatever direction. Columns begin with the longest. And whether it is nearly so already.
+    """
+    q, J = many.design.sizes[2:]
+    _, white = divide(theta, many.design.rows[:, :q])
+    rows = white.transpose(3, 0, 2, 1).reshape(-1, q * J, q) / np.sqrt(J)
+    _, length, way = np.linalg.svd(rows, full_matrices=False)
+    suits = ((length < FITTING) & (length > 1 / FITTING)).all(axis=1)
+    measure = way.swapaxes(1, 2) / np.maximum(length, 1e-12)[:, None]
+    return measure[:, :, ::-1], suits
 
 
 def turned_back(point, measure, turn):

@@ -1,8 +1,8 @@
-"""Rotate the rows of a grouped data set, so that a fit costs groups × parameters.
+"""Rotate the rows of a grouped data set, so that what a fit costs does not depend on their number.
 
 An orthogonal change of rows turns each group into q rows, and what is left within all groups
-together into at most p rows and one sum of squares. Nothing is squared on the way, so that no
-digits go.
+together into at most p rows and one sum of squares. No cross-products are formed on the way, so
+that no digits go.
 """
 
 from __future__ import annotations
