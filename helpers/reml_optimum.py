@@ -40,8 +40,8 @@ SCATTERED = 6, 96  # starts at random: with two random effects; at most with mor
 MOST_CELLS = 2048  # groups × starts at random then
 MOST_WAYS = 40  # of groups' own in which dips are looked for, beside those all around
 CELLS = 4096  # groups × replicates that are challenged at once, so that memory stays bounded
-MOST_TURNS = 8
-FITTING = 10  # times its measure, or down to a tenth of it, is near enough
+MOST_TURNS = 16
+FITTING = 5  # times its measure, or down to a fifth of it, is near enough
 
 
 def optimum(design, response, reml):
