@@ -235,8 +235,7 @@ def measured(design, response, measure):
     The rows of each group are rotated so that Z is a triangle again. Where the columns of measure
     (R, q, q) begin with the longest, W then falls off from its first row to its last, and its
     Cholesky factor keeps the digits of each. X is turned so that no column hides another, which Z
-    may dwarf.
-    Of the design and the response only what a search asks for is measured anew.
+    may dwarf. Of the design and the response only what a search asks for is measured anew.
     """
     (R, q, _), (_, p, _, J) = measure.shape, design.sizes
     rotation, Z = np.linalg.qr(np.einsum("klj,rlm->rjkm", design.rows[:, :q], measure))
