@@ -39,7 +39,7 @@ import numpy as np
 
 from helpers.reml_one import factors, lower, triangle
 from helpers.reml_optimum import at_the_edge, optimum
-from helpers.reml_reduce import Design, reduce_design, reduce_response, slices
+from helpers.reml_reduce import Design, Response, joined, reduce_design, reduce_response, slices
 
 THREADS = 1 if sys.platform == "emscripten" else 2
 WORTH_A_THREAD = 131_072  # groups × replicates; with less, threads mostly wait for each other
@@ -90,7 +90,7 @@ class Fits:
     reml: bool
     _inside: np.ndarray  # (q(q+1)/2, R): theta for the scaled Z
     _design: Design
-    _Y: np.ndarray
+    _response: Response
 
     def __len__(self):
         return len(self.beta)
@@ -122,7 +122,7 @@ class Fits:
         design, q = self._design, self._design.sizes[2]
         modes = np.empty((len(self), len(self.group_labels), q))
         for part in slices(len(self), BATCH // modes.shape[1]):
-            response = reduce_response(self._Y[part], design)
+            response = self._response.take(part)
             beta = design.R_x @ self.beta[part].T - response.start
             rest = response.rows * response.unit - np.einsum(
                 "kaj,ar->kjr", design.rows[:, q:], beta
@@ -192,7 +192,7 @@ class Fit:
     def rotated(self):
         """The data as `reml_reduce` has them: design, response, and Λ for the scaled Z."""
         fits = self._fits
-        return fits._design, reduce_response(fits._Y, fits._design), fits._factor[0]
+        return fits._design, fits._response, fits._factor[0]
 
 
 def fit(y, X, Z, groups, *, reml=True):
@@ -278,12 +278,13 @@ def fit_many(Y, X, Z, groups, *, reml=True, progress=None):
         numbers = range(len(Y))[part] if len(Y) > 1 else None
         return _fit_part(Y[part], design, reml, numbers)
 
-    done, found = 0, []
+    done, found, responses = 0, [], []
     pool = ThreadPoolExecutor(THREADS) if min(THREADS, len(parts)) > 1 else None
     try:
-        for part in (pool.map if pool else map)(work, parts):
-            found.append(part)
-            done += len(part[0])
+        for columns, response in (pool.map if pool else map)(work, parts):
+            found.append(columns)
+            responses.append(response)
+            done += len(columns[0])
             if progress is not None:
                 progress(done, len(Y))
     finally:
@@ -293,7 +294,7 @@ def fit_many(Y, X, Z, groups, *, reml=True, progress=None):
     if len(found) > 1:
         whole = [np.concatenate(column) for column in zip(*found, strict=True)]
     *columns, inside = whole
-    return Fits(*columns, reml, inside.T, design, Y)
+    return Fits(*columns, reml, inside.T, design, joined(responses))
 
 
 def _batch(n_replicates, n_groups):
@@ -304,7 +305,10 @@ def _batch(n_replicates, n_groups):
 
 
 def _fit_part(Y, design, reml, numbers):
-    """Arrays for `Fits`, in the order of its fields, replicates first, undoing all scaling."""
+    """Arrays for `Fits`, in the order of its fields, replicates first, undoing all scaling.
+
+    And the response, of which random effects are made when they are asked for.
+    """
     n, p, q, _ = design.sizes
     response = reduce_response(Y, design, numbers=numbers)
     theta, point, converged = optimum(design, response, reml)
@@ -317,7 +321,7 @@ def _fit_part(Y, design, reml, numbers):
     criterion = point.criterion + 2 * df * np.log(unit)
     if reml:
         criterion = criterion + design.log_det
-    return (
+    columns = (
         beta,
         scale[:, None, None] * (root @ root.swapaxes(1, 2)),
         scale[:, None, None] * (factor @ factor.swapaxes(1, 2)),
@@ -327,6 +331,7 @@ def _fit_part(Y, design, reml, numbers):
         singular,
         theta.T,
     )
+    return columns, response
 
 
 # ---------------------------------------------------------------------------------- checks
@@ -354,7 +359,6 @@ def _check(Y, X, Z, groups):
             )
         arrays.append(array)
     Y, X, Z = arrays
-    Y = Y.copy()  # random effects are computed from it when they are asked for
     groups = np.asarray(groups)
     n = Y.shape[1]
     for name, length in (("X", len(X)), ("Z", len(Z)), ("groups", len(np.atleast_1d(groups)))):
