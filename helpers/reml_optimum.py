@@ -40,7 +40,7 @@ SCATTERED = 6, 96  # starts at random: with two random effects; at most with mor
 MOST_CELLS = 2048  # groups × starts at random then
 MOST_WAYS = 40  # of groups' own in which dips are looked for, beside those all around
 CELLS = 4096  # groups × replicates that are challenged at once, so that memory stays bounded
-MOST_TURNS = 16
+MOST_TURNS = 16  # of measuring Z anew, and of looking again after a find
 FITTING = 5  # times its measure, or down to a fifth of it, is near enough
 
 
@@ -149,7 +149,8 @@ def along_axes(theta, design, response, reml):
         at = turned_back(at, measure, turn)
         if point is None:
             point = at
-        point.put(rest, at)
+        else:
+            point.put(rest, at)
         sure[rest] = well & ~off & suits
         again = ~sure[rest]
         if not again.any():

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import lapack
 
-ROUNDING = 50 * np.finfo(float).eps  # beside the largest
+ROUNDING = 50 * np.finfo(float).eps  # of the largest number; what is less beside it is nothing
 FEW_COLUMNS = 8  # up to which a sparse matrix does not pay
 BLOCK = 32_768  # numbers of one kind computed at once: what stays in the processor's cache
 

@@ -201,7 +201,7 @@ def test_a_measure_that_does_not_suit_is_not_convergence(monkeypatch):
     assert not reml.fit(y, X, X, GROUPS).converged
 
 
-def test_a_fit_keeps_its_own_copy_of_y():
+def test_a_fit_does_not_read_y_again():
     y = Y[0].copy()
     fit, expected = reml.fit(y, X, X, GROUPS), reml.fit(Y[0], X, X, GROUPS).random_effects
     y[:] = 0
@@ -474,7 +474,10 @@ def test_long_axes_hide_no_short_ones(q):
         fitted = (Z * (fits.beta[:, None] + fits.random_effects)[:, group]).sum(axis=2)
         np.testing.assert_allclose(fitted - size * long, base_fitted - 1e3 * long, atol=0.02)
         single = reml.fit((rest + size * long)[0], Z, Z, group)
-        assert single.converged and single.criterion == pytest.approx(fits.criterion[0], abs=1e-6)
+        # To the rounding of y, which grows with that size.
+        rounding = 1e-13 * size
+        assert single.converged
+        assert single.criterion == pytest.approx(fits.criterion[0], abs=rounding)
 
 
 def test_the_estimates_recover_the_truth():
