@@ -103,7 +103,7 @@ class Likelihood:
         x = one.df * (at.L[-1, -1] / self.at.L[-1, -1] / sigma) ** 2
         rise = at.criterion - self.at.criterion + x - one.df * (1 + log(x / one.df))
         weights = np.append(one.weights[:-1], x)  # rᵀ W⁻¹ r counts as it is, not by its logarithm
-        by_psi = at.white.slope(np.sqrt(weights)[:, None] * at.root).reshape(one.q, -1)
+        by_psi = at.white.by_psi(np.sqrt(weights)[:, None] * at.L_inv).reshape(one.q, -1)
         slope = 2 * by_psi @ T / sigma**2
         return rise, slope, 2 * (one.df - x) - np.sum(slope * T)
 
@@ -132,7 +132,7 @@ def information(fit):
     hill = Likelihood(fit)
     one, q = hill.one, len(hill.factor)
     _, white = divide(hill.factor[lower(q)], one.rows)
-    Z, columns = white[:, :q], hill.at.root @ white[:, q:]
+    Z, columns = white[:, :q], hill.at.L_inv @ white[:, q:]
     H = np.einsum("klj,kmj->jlm", Z, Z)
     U = np.einsum("klj,kaj->jla", Z, columns)
     U, u = U[..., :-1], U[..., -1] * np.sqrt(one.df)

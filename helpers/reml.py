@@ -13,16 +13,20 @@ b_j ~ N(0, σ² Λ Λᵀ),  e_j ~ N(0, σ² I),  Λ lower triangular.
    found? Where a second valley is likely, other starts follow. Where groups differ very much more
    than their rows do, Z is measured anew.
 
-`reml_many` takes 2 and 3 for thousands of data sets side by side. ``fit`` is ``fit_many`` with one
-replicate. For a first reading: `White`, `One.evaluate` and `One.estimates` in `reml_one`; then
-`evaluate_any` in `reml_many`, which has the formulas one by one. `Pair` and `evaluate_pair` are the
-same in closed form, for up to two random effects.
+``fit`` is ``fit_many`` with one replicate. Lesson 14 is found again in this order, with its γ, u,
+d, C and σ² as β, b, df, `cov_re` and `scale`:
 
-Lesson 14 goes the same way with other letters: its γ, u, d, C and σ² are β, b, df, `cov_re` and
-`scale`, and its slope in θ is the gradient. In place of a group's cross-products stand the q rows
-that have them, but for what lies within groups. The part of A_j = I + GᵀG, with G = Z_jΛ, is played
-by W_j = I + GGᵀ in these rows, which has its size and its determinant. Inside, X and Z are made
-orthogonal, and y is what least squares leave of it, in units of its size; `Fits` undoes that.
+- the small matrix of each group: `divide`. A_j = I + GᵀG, with G = Z_jΛ, is not there, for in q
+  rows a group W_j = I + GGᵀ is as small and has the same determinant;
+- the criterion, with β and σ² by closed forms, and its derivative in ΛΛᵀ: `evaluate_any` of
+  `reml_many`, a line for each formula; `gradient_of` makes of that the slope in θ;
+- the walk: `reml_one.minimise`. The look across the edge: `look_again` and `settle`, below it;
+- the random effects: `Fits.random_effects`, here.
+
+All else is for digits, speed and rare cases. Inside, X and Z are made orthogonal, and y is what
+least squares leave of it, in units of its size. `One` has the criterion for one data set in fewer
+steps, and `Pair` and `evaluate_pair` in closed form, for one or two random effects and for two.
+`reml_optimum` goes beyond the lesson: it looks for lower valleys elsewhere.
 
 Sources: Bates, Mächler, Bolker & Walker (2015), doi:10.18637/jss.v067.i01, sections 2–3;
 Lindstrom & Bates (1988), doi:10.1080/01621459.1988.10478693.
@@ -63,7 +67,7 @@ class Fits:
     criterion : ndarray (R,)
         −2 log-likelihood (restricted if ``reml``) at the estimates, as lme4 counts it.
     converged : ndarray of bool (R,)
-        Whether the estimates were verified to be a minimum.
+        Whether the slope was verified to be zero and no way down to be left.
     singular : ndarray of bool (R,)
         Whether ``cov_re`` is singular: a variance of 0, a correlation of ±1, or the like.
     reml : bool
@@ -316,7 +320,7 @@ def _fit_part(Y, design, reml, numbers):
     df, unit = (n - p if reml else n), response.unit
     beta = (response.start + point.beta * unit).T @ design.to_beta.T
     scale = point.scale * unit**2
-    root = design.to_beta @ point.root_beta.T
+    root = design.to_beta @ point.L_inv.T
     factor = design.to_re @ factors(theta, q)
     criterion = point.criterion + 2 * df * np.log(unit)
     if reml:

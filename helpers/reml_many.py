@@ -54,8 +54,8 @@ class Point(NamedTuple):
     criterion: np.ndarray  # (R,)
     beta: np.ndarray  # (p, R): coefficients on Q, of y in its unit and less its start
     scale: np.ndarray  # (R,): σ² in the unit of y
-    root_beta: np.ndarray  # (p, p, R): L⁻¹, where LLᵀ = Q' W⁻¹ Q
-    slope: np.ndarray  # (q, q, R): derivative of the criterion in Ψ = ΛΛᵀ
+    L_inv: np.ndarray  # (p, p, R): L⁻¹, where LLᵀ = Q' W⁻¹ Q
+    by_psi: np.ndarray  # (q, q, R): derivative of the criterion in Ψ = ΛΛᵀ
 
     def put(self, where, other):
         """Take the replicates `where` from another point, in place."""
@@ -72,9 +72,12 @@ class Many:
 
     @classmethod
     def of(cls, design, response, reml, ones=None):
-        """Beside one design with two random effects, rows become the four numbers of `Products`."""
+        """Beside one design with two random effects, y is kept as the four numbers of `Products`.
+
+        The first two of these are its rows.
+        """
         if design.sizes[2] == 2 and not design.own:
-            rows = design.products.turn(response.rows.swapaxes(1, 2)).swapaxes(1, 2)
+            rows = design.products.four_of(response.rows.swapaxes(1, 2)).swapaxes(1, 2)
             response = response._replace(rows=rows.copy())
         return cls(design, response, reml, ones)
 
@@ -98,7 +101,7 @@ class Many:
         with np.errstate(divide="ignore", invalid="ignore"):  # far out, where X is lost in rounding
             point = joined([formula(*part) for part in parts])
         lost = ~np.isfinite(point.criterion)
-        point.criterion[lost], point.slope[..., lost] = np.inf, 0
+        point.criterion[lost], point.by_psi[..., lost] = np.inf, 0
         return point
 
     def value_and_gradient(self, theta):
@@ -108,18 +111,18 @@ class Many:
     def information(self, theta):
         """Expected Hessian of the criterion in theta, (m, m, R), as in `reml_one`."""
         n, _, q, _ = self.design.sizes
-        H, turn = precision(theta, self.design), bends(q) @ theta
+        H, dPsi = precision(theta, self.design), bends(q) @ theta
         HH = np.einsum("ajr,bjr->abr", H, H)[crossed(q)]
-        total = np.einsum("axr,xr->ar", turn, H.sum(axis=1)[whole(q).ravel()])
-        return np.einsum("axr,xyr,byr->abr", turn, HH, turn) - total[:, None] * total / n
+        total = np.einsum("axr,xr->ar", dPsi, H.sum(axis=1)[whole(q).ravel()])
+        return np.einsum("axr,xyr,byr->abr", dPsi, HH, dPsi) - total[:, None] * total / n
 
-    def least(self, theta):
+    def ridge(self, theta):
         """What to count on where the information is nil."""
         return least_curvature((theta**2).sum(axis=0), self.design.sizes[3])
 
     def inverse(self, theta):
         """Inverse of the information, where it is nil with what to count on."""
-        return inverse_of(self.information(theta), self.least(theta))
+        return inverse_of(self.information(theta), self.ridge(theta))
 
 
 def evaluate_any(theta, design, response, reml):
@@ -133,19 +136,19 @@ def evaluate_any(theta, design, response, reml):
     XX = np.einsum("kajr,kbjr->abr", X, X)
     XX += design.XX_within
     Xy = np.einsum("kajr,kjr->ar", X, y) + response.Xy_within
-    L, root, beta = coefficients(XX, Xy)
+    L, L_inv, beta = coefficients(XX, Xy)
     residual = y - np.einsum("kajr,ar->kjr", X, beta)
     rss = rss_within(beta, design, response) + np.einsum("kjr,kjr->r", residual, residual)
     criterion = df * (np.log(2 * np.pi / df * rss) + 1) + log_det
 
     score = np.einsum("kljr,kjr->ljr", Z, residual)
-    slope = np.einsum("kljr,kmjr->lmr", Z, Z)
-    slope -= np.einsum("ljr,mjr->lmr", score, score) * (df / rss)
+    by_psi = np.einsum("kljr,kmjr->lmr", Z, Z)
+    by_psi -= np.einsum("ljr,mjr->lmr", score, score) * (df / rss)
     if reml:
         criterion += 2 * np.log(L.diagonal()).sum(axis=-1)
         ZX = solve(L, np.einsum("kljr,kajr->aljr", Z, X))
-        slope -= np.einsum("aljr,amjr->lmr", ZX, ZX)
-    return Point(criterion, beta, rss / df, root, slope)
+        by_psi -= np.einsum("aljr,amjr->lmr", ZX, ZX)
+    return Point(criterion, beta, rss / df, L_inv, by_psi)
 
 
 def coefficients(XX, Xy):
@@ -156,8 +159,8 @@ def coefficients(XX, Xy):
     right.T[:] = np.eye(p + 1, p)
     right[:, p] = Xy
     left = solve(L, right)
-    root = left[:, :p]
-    return L, root, (root * left[:, p:]).sum(axis=0)
+    L_inv = left[:, :p]
+    return L, L_inv, (L_inv * left[:, p:]).sum(axis=0)
 
 
 def rss_within(beta, design, response):
@@ -185,7 +188,7 @@ def evaluate_pair(theta, design, response, reml):
     XX += design.XX_within
     Xy = (products.beside @ (response.rows * over_det).reshape(4 * J, R)).reshape(4, p, R)
     Xy = (AA[:, None] * Xy).sum(axis=0) + response.Xy_within
-    L, root, beta = coefficients(XX, Xy)
+    L, L_inv, beta = coefficients(XX, Xy)
 
     r1, r2, t1, t2 = response.rows - (products.columns @ beta).reshape(4, J, R)
     tt = np.array([t1 * t1, t1 * t2, t2 * t2])
@@ -204,7 +207,7 @@ def evaluate_pair(theta, design, response, reml):
     turned = (tt * over_det).sum(axis=1) * (df / rss)
     if reml:
         criterion += 2 * np.log(L.diagonal()).sum(axis=-1)
-        inverse = (root[:, :, None] * root[:, None]).sum(axis=0).reshape(p * p, R)
+        inverse = (L_inv[:, :, None] * L_inv[:, None]).sum(axis=0).reshape(p * p, R)
         form += (products.pairs.T @ (AA * inverse[:, None]).reshape(4 * p * p, R)) * over_det
         half = (parts[:, 1:] * inverse[:, None]).sum(axis=0)
         half[1] /= 2
@@ -212,10 +215,10 @@ def evaluate_pair(theta, design, response, reml):
     form -= 1
     form *= over_det
     kk = products.ZZ @ form  # 11, 12, 22, det
-    slope = np.empty((4, R))
-    slope[::3] = turned[::-2] - kk[:3:2] - kk[3] * AA[1::2]
-    slope[1:3] = -turned[1] - kk[1] - kk[3] * AA[2]
-    return Point(criterion, beta, rss / df, root, slope.reshape(2, 2, R))
+    by_psi = np.empty((4, R))
+    by_psi[::3] = turned[::-2] - kk[:3:2] - kk[3] * AA[1::2]
+    by_psi[1:3] = -turned[1] - kk[1] - kk[3] * AA[2]
+    return Point(criterion, beta, rss / df, L_inv, by_psi.reshape(2, 2, R))
 
 
 def precision(theta, design):
@@ -244,8 +247,8 @@ def moments(design, response, reml):
     psi = np.linalg.solve(system, observed - noise[:, None]).reshape(q, q, -1)
     poor = ~is_positive(psi, -np.maximum(0.1, psi.trace() / MOST_UNEQUAL))
     value, vector = np.linalg.eigh(psi[..., poor].T)
-    least = np.maximum(0.1, value[:, -1:] / MOST_UNEQUAL)
-    root = vector * np.sqrt(np.maximum(value, least))[:, None]
+    floor = np.maximum(0.1, value[:, -1:] / MOST_UNEQUAL)
+    root = vector * np.sqrt(np.maximum(value, floor))[:, None]
     psi.T[poor] = np.eye(q)
     theta = cholesky(psi)[lower(q)]
     theta[:, poor] = thetas(root)
@@ -254,8 +257,8 @@ def moments(design, response, reml):
 
 def gradient_of(theta, point):
     """Derivative of the criterion in theta, (m, R)."""
-    q = len(point.slope)
-    return 2 * np.einsum("lmr,mkr->lkr", point.slope, unfold(theta, q))[lower(q)]
+    q = len(point.by_psi)
+    return 2 * np.einsum("lmr,mkr->lkr", point.by_psi, unfold(theta, q))[lower(q)]
 
 
 def minimise(theta, many):
@@ -326,47 +329,47 @@ def inverse_of(hessian, ridge):
     diagonal(hessian)[:] += ridge
     with np.errstate(divide="ignore", invalid="ignore"):
         L = cholesky(hessian)
-        root = solve(L, np.broadcast_to(np.eye(len(L))[..., None], L.shape))
-    inverse = np.einsum("kar,kbr->abr", root, root)
+        L_inv = solve(L, np.broadcast_to(np.eye(len(L))[..., None], L.shape))
+    inverse = np.einsum("kar,kbr->abr", L_inv, L_inv)
     lost = ~np.isfinite(inverse.trace())
     inverse[..., lost] = np.eye(len(L))[..., None] / ridge[lost]
     return inverse
 
 
-def update(inverse, move, turn):
+def update(inverse, move, difference):
     """BFGS update of the inverse Hessian, in place, where the move met positive curvature."""
-    along = (move * turn).sum(axis=0)
-    turn_inverse = (inverse * turn).sum(axis=1)
-    use = along > 1e-12 * np.sqrt((move**2).sum(axis=0) * (turn**2).sum(axis=0))
+    along = (move * difference).sum(axis=0)
+    by_inverse = (inverse * difference).sum(axis=1)
+    use = along > 1e-12 * np.sqrt((move**2).sum(axis=0) * (difference**2).sum(axis=0))
     along = np.where(use, along, 1)
-    weight = np.where(use, (1 + (turn * turn_inverse).sum(axis=0) / along) / along, 0)
-    cross = turn_inverse[:, None] * (move * np.where(use, 1 / along, 0))
+    weight = np.where(use, (1 + (difference * by_inverse).sum(axis=0) / along) / along, 0)
+    cross = by_inverse[:, None] * (move * np.where(use, 1 / along, 0))
     inverse += weight * move[:, None] * move - cross - cross.swapaxes(0, 1)
     return use
 
 
 def look_again(theta, point, design):
-    """Which replicates start again, and from where; whether that is a must; whether a way was left.
+    """Which replicates start again, and from where; whether they must; whether a way down is left.
 
     As `reml_one.look_again`, where the reasons are.
     """
     _, _, q, J = design.sizes
-    off = ~is_positive(point.slope, np.sqrt(20 * J * TOLERANCE))
-    rest = np.einsum("klr,lmr->kmr", point.slope, unfold(theta, q))
+    downhill = ~is_positive(point.by_psi, np.sqrt(20 * J * TOLERANCE))
+    rest = np.einsum("klr,lmr->kmr", point.by_psi, unfold(theta, q))
     unseen = (rest**2).sum(axis=(0, 1)) > 10 * J * TOLERANCE
-    near = np.flatnonzero(off | unseen | (shortest(theta, q) < 1))
-    off, unseen = off[near], unseen[near]
+    near = np.flatnonzero(downhill | unseen | (shortest(theta, q) < 1))
+    downhill, unseen = downhill[near], unseen[near]
     axis, length, _ = np.linalg.svd(factors(theta[:, near], q))
-    on = ~off & ~unseen & (length[:, -1] > SINGULAR) & (length[:, -1] < 1)
-    length[on, -1] = 0
+    drop = ~downhill & ~unseen & (length[:, -1] > SINGULAR) & (length[:, -1] < 1)
+    length[drop, -1] = 0
     length[unseen[:, None] & (length < SHORT)] = 0
-    push = np.zeros((len(off), q, 1))
-    slope, way = np.linalg.eigh(point.slope[..., near[off]].T)
-    push[off] = np.sqrt(np.abs(slope[:, :1, None]) / J) * way[..., :1]
-    must = off | unseen
-    look = on | must
+    push = np.zeros((len(downhill), q, 1))
+    value, way = np.linalg.eigh(point.by_psi[..., near[downhill]].T)
+    push[downhill] = np.sqrt(np.abs(value[:, :1, None]) / J) * way[..., :1]
+    must = downhill | unseen
+    look = drop | must
     start = np.concatenate([axis * length[:, None, :], push], axis=2)[look]
-    return near[look], thetas(start), must[look], off[look]
+    return near[look], thetas(start), must[look], downhill[look]
 
 
 def shortest(theta, q):
@@ -377,33 +380,33 @@ def shortest(theta, q):
 
 
 def settle(theta, many, rounds=10):
-    """Look again from theta until nothing is gained: (theta, its point, whether a way was left).
+    """Look again until nothing is gained: theta, its point, and whether a way down is left.
 
     What is better takes the place of theta in the array that was given.
     """
     point = many.evaluate(theta)
-    again, start, must, off = look_again(theta, point, many.design)
-    left = np.zeros(theta.shape[1], dtype=bool)
-    left[again] = off
+    again, start, must, its = look_again(theta, point, many.design)
+    downhill = np.zeros(theta.shape[1], dtype=bool)
+    downhill[again] = its
     if again.size:
         part = many.take(again)
         there = part.evaluate(start)
         rise = there.criterion - point.criterion[again]
         promise = newton(gradient_of(start, there), part.inverse(start))
         hopeful = np.flatnonzero(must | (rise < np.minimum(FAR, 1 + promise)))
-        again, start, off = again[hopeful], start[:, hopeful], off[hopeful]
+        again, start, its = again[hopeful], start[:, hopeful], its[hopeful]
         part = part.take(hopeful)
     if again.size and rounds:
         trial = minimise(start, part)
         value = part.evaluate(trial).criterion
         # A boundary as good as the inside is the answer: what is left of Λ there is rounding.
-        # Where a way was left, rounding may hide what is gained: as good is good enough there, too.
-        better = value < point.criterion[again] + np.where(off, 1, 100) * TOLERANCE
+        # Where one is left, rounding may hide what is gained: as good is good enough there, too.
+        better = value < point.criterion[again] + np.where(its, 1, 100) * TOLERANCE
         if better.any():
             moved, part = again[better], part.take(np.flatnonzero(better))
-            theta[:, moved], there, left[moved] = settle(trial[:, better], part, rounds - 1)
+            theta[:, moved], there, downhill[moved] = settle(trial[:, better], part, rounds - 1)
             point.put(moved, there)
-    return theta, point, left
+    return theta, point, downhill
 
 
 def is_positive(A, ridge):
@@ -423,9 +426,9 @@ def newton(gradient, inverse):
 
 def certainty(theta, point, many):
     """Whether the gradient at theta is as good as zero, and whether theta is badly determined."""
-    q, hessian, ridge = len(point.slope), many.information(theta), many.least(theta)
+    q, hessian, ridge = len(point.by_psi), many.information(theta), many.ridge(theta)
     flat = ~is_positive(hessian, -ridge)
-    hessian += np.einsum("xr,axb->abr", point.slope.reshape(q * q, -1), bends(q))
+    hessian += np.einsum("xr,axb->abr", point.by_psi.reshape(q * q, -1), bends(q))
     diagonal(hessian)[:] += ridge
     try:
         inverse = np.linalg.inv(hessian.T).T  # which need not be positive definite

@@ -1,15 +1,15 @@
 """The criterion of one data set and its minimum: the mathematics of `reml`.
 
-Let y be one more column of X, and W = I + ZΨZ' with Ψ = ΛΛᵀ, which is C / σ²: q × q for each group
-in the rows of `reml_reduce`, and I in the rows within groups. W is factored, and with it the table
-of cross-products; that tells all:
+Let W = I + ZΨZ' with Ψ = ΛΛᵀ, which is C / σ²: q × q for each group in the rows of `reml_reduce`,
+and I in the rows within groups. W is factored, and with it the table of cross-products, in which y
+stands beside X; that tells all:
 
     [X y]' W⁻¹ [X y] = LLᵀ      −2 log-likelihood = constant + log|W| + 2 Σ wᵢ log Lᵢᵢ
 
 The last entry on the diagonal of L is the root of the residual sum of squares, df · σ²; its weight
 w is the degrees of freedom df. The others make |X'W⁻¹X|; their weight is 1 for REML and 0 for ML.
-The last row and those above it tell β. The constant is df (log(2π / df) + 1). With
-U = diag(√w) L⁻¹ [X y]', the derivative in Ψ is  D = Z'W⁻¹Z − Z'W⁻¹U'UW⁻¹Z, summed over groups.
+The last row and those above it tell β. The constant is df (log(2π / df) + 1). The derivative in Ψ,
+`by_psi`, is Z'W⁻¹Z − Z'W⁻¹U'UW⁻¹Z with U = diag(√w) L⁻¹ [X y]', summed over groups.
 
 `White` has it in general; for one and two random effects `Pair` has W⁻¹ in closed form.
 
@@ -68,7 +68,7 @@ def whole(q):
 
 @cache
 def crossed(q):
-    """Which two entries of the lower triangle of H make h_ij h_kl, for rows jk and columns li."""
+    """Which two entries of the lower triangle of H make h_ij h_km, for rows jk and columns mi."""
     j, k, m, i = np.indices((q, q, q, q)).reshape(4, q * q, q * q)
     return whole(q)[i, j], whole(q)[k, m]
 
@@ -187,8 +187,8 @@ class White:
         Xy = self.Xy.swapaxes(0, 1).reshape(-1, q * J)
         self.sums = Xy @ Xy.T
 
-    def slope(self, half):
-        """D (q²,), from the half diag(√w) L⁻¹."""
+    def by_psi(self, half):
+        """The derivative in Ψ (q²,), from the half diag(√w) L⁻¹."""
         q = len(self.Z)
         ZU = np.matmul(half, np.einsum("klj,kaj->laj", self.Z, self.Xy)).reshape(q, -1)
         return (np.einsum("klj,kmj->lm", self.Z, self.Z) - ZU @ ZU.T).ravel()
@@ -211,8 +211,8 @@ class Pair:
         self.parts = products.pairs.dot(self.over_det).reshape(-1, 4)
         self.sums = self.parts.dot(self.adj).reshape(products.n_columns, -1)
 
-    def slope(self, half):
-        """D (q²,), from the half diag(√w) L⁻¹.
+    def by_psi(self, half):
+        """The derivative in Ψ (q²,), from the half diag(√w) L⁻¹.
 
         A form (x'x + t' adj(Ψ) t) / |W| changes with adj(Ψ), and by −form / |W| with |W|, whose
         derivative is Z'Z + |Z'Z| adj(Ψ).
@@ -226,8 +226,8 @@ class Pair:
         _, t11, t12, t22 = P.dot(self.parts).tolist()
         _, s11, s12, s22 = self.adj.tolist()
         cross = -t12 / 2 - k12 - det * s12
-        slope = [t22 - k11 - det * s11, cross, cross, t11 - k22 - det * s22]
-        return np.array(slope[: self.q**2])
+        by_psi = [t22 - k11 - det * s11, cross, cross, t11 - k22 - det * s22]
+        return np.array(by_psi[: self.q**2])
 
     def precision(self):
         """Z_j' W_j⁻¹ Z_j, its lower triangle (q(q+1)/2, J)."""
@@ -245,24 +245,24 @@ class Value:
     def __init__(self, theta, one, white, L, criterion):
         self.theta, self.one, self.white, self.L = theta, one, white, L
         self.criterion = criterion
-        self.centre = one.centre  # as L, from before y may be centred again
+        self.taken_out = one.taken_out  # with this L, as y may have more taken out of it later
 
     @property
-    def root(self):
+    def L_inv(self):
         """L⁻¹, (p + 1, p + 1)."""
         return lapack.dtrtri(self.L, lower=1)[0]
 
     @cached_property
-    def slope(self):
-        """D, the derivative of the criterion in Ψ, (q²,)."""
+    def by_psi(self):
+        """The derivative of the criterion in Ψ, (q²,)."""
         if self.criterion == np.inf:
             return np.zeros(self.one.q**2)
-        return self.white.slope(self.one.root_weights * self.root)
+        return self.white.by_psi(self.one.root_weights * self.L_inv)
 
     @property
     def gradient(self):
         """Derivative of the criterion in theta."""
-        return bends(self.one.q).dot(self.theta).dot(self.slope)
+        return bends(self.one.q).dot(self.theta).dot(self.by_psi)
 
 
 class One:
@@ -279,7 +279,7 @@ class One:
         self.constant = df * (log(2 * pi / df) + 1)
         self.df_groups = self.n_groups - reml
         self.root_weights = np.sqrt(self.weights)[:, None]
-        self.centre = np.zeros(p)
+        self.taken_out = np.zeros(p)  # coefficients of what `take_out` took
         self.eye = identity(self.q)
         self.prepare()
 
@@ -296,7 +296,7 @@ class One:
 
     def take_out(self, beta):
         """Take Xβ out of y: where it is most of y, the last entry of L is lost in its rounding."""
-        self.centre = self.centre + beta
+        self.taken_out = self.taken_out + beta
         self.rows[:, -1] -= np.einsum("kaj,a->kj", self.rows[:, self.q : -1], beta)
         self.within[:, -1] -= self.within[:, :-1] @ beta
         self.prepare()
@@ -325,22 +325,22 @@ class One:
 
     def estimates(self, at):
         """The numbers of a `Point` of `reml_many`: with β and σ², which have closed forms."""
-        last, root = at.L[-1, -1], at.root
-        beta = at.centre - last * root[-1, :-1]
-        slope = at.slope.reshape(self.q, -1)
-        return at.criterion, beta, last**2 / self.df, root[:-1, :-1], slope
+        last, L_inv = at.L[-1, -1], at.L_inv
+        beta = at.taken_out - last * L_inv[-1, :-1]
+        by_psi = at.by_psi.reshape(self.q, -1)
+        return at.criterion, beta, last**2 / self.df, L_inv[:-1, :-1], by_psi
 
     def information(self, at):
         """What to expect of the Hessian of the criterion in theta, (m, m); and a ridge for it.
 
-        Were β known, it would be Σ tr(H Ψ'_a H Ψ'_b) over groups, less what goes with σ². H =
+        Were β known, it would be Σ tr(H ∂_aΨ H ∂_bΨ) over groups, less what goes with σ². H =
         Z'W⁻¹Z is what a group's data say of its random effects. The ridge is what to count on where
         that is nil, as it is in Λ at Λ = 0.
         """
         H = at.white.precision()
-        turn = bends(self.q).dot(at.theta)  # of Ψ with each entry of theta
-        total = turn.dot(H.sum(axis=1)[whole(self.q).ravel()])
-        expected = turn.dot(H.dot(H.T)[crossed(self.q)]).dot(turn.T)
+        dPsi = bends(self.q).dot(at.theta)  # how Ψ changes with each entry of theta
+        total = dPsi.dot(H.sum(axis=1)[whole(self.q).ravel()])
+        expected = dPsi.dot(H.dot(H.T)[crossed(self.q)]).dot(dPsi.T)
         expected -= total[:, None] * total / self.n
         return expected, least_curvature(at.theta.dot(at.theta), self.n_groups) * self.eye
 
@@ -369,8 +369,8 @@ def moment_equations(design):
     TZ' (q, q, J); the sums of H⊗H (q², q²) and of TH (q²,)
     """
     q, eye = design.sizes[2], np.eye(design.sizes[2])[..., None]
-    root = solve(cholesky(eye + design.ZZ), np.broadcast_to(eye, design.ZZ.shape))
-    T = np.einsum("klj,kmj->lmj", root, root)
+    L_inv = solve(cholesky(eye + design.ZZ), np.broadcast_to(eye, design.ZZ.shape))
+    T = np.einsum("klj,kmj->lmj", L_inv, L_inv)
     H = eye - T
     flat = H.reshape(q * q, -1)
     system = (flat @ flat.T).reshape(q, q, q, q).swapaxes(1, 2).reshape(q * q, q * q)
@@ -432,61 +432,63 @@ def stride(theta, direction):
     return direction if length <= longest else direction * (longest / length)
 
 
-def update(inverse, move, turn):
+def update(inverse, move, difference):
     """BFGS update of the inverse Hessian, in place, and what promise is now enough to stop.
 
+    The difference is that of the gradients after the move and before it.
     Where the move met no positive curvature the inverse says too little, and is not believed.
     """
-    along = move.dot(turn)
-    if along <= 1e-12 * sqrt(move.dot(move) * turn.dot(turn)):
+    along = move.dot(difference)
+    if along <= 1e-12 * sqrt(move.dot(move) * difference.dot(difference)):
         inverse *= WIDER
         return AT_ONCE
-    cross = inverse.dot(turn) / along
-    half = move[:, None] * (move * ((1 + turn.dot(cross)) / (2 * along)) - cross)
+    cross = inverse.dot(difference) / along
+    half = move[:, None] * (move * ((1 + difference.dot(cross)) / (2 * along)) - cross)
     inverse += half
     inverse += half.T
     return LAST_STEP
 
 
 def settle(theta, one, rounds=10):
-    """Look again until nothing is gained: the value there, and whether a way was left."""
+    """Look again until nothing is gained: the value there, and whether a way down is left."""
     at = one.evaluate(theta)
-    start, must, off = look_again(at, one)
+    start, must, downhill = look_again(at, one)
     if start is None or not rounds:
-        return at, off
+        return at, downhill
     there = one.evaluate(lapack.dgeqrf(start.T)[0].T[lower(one.q)])
     rise = there.criterion - at.criterion
     if must or (rise < FAR and rise < 1 + newton(there, sum(one.information(there)))):
         trial = minimise(there.theta, one)
         # A boundary as good as the inside is the answer: what is left of Λ there is rounding.
-        # Where a way was left, rounding may hide what is gained: as good is good enough there, too.
-        worth = at.criterion + (1 if off else 100) * TOLERANCE
+        # Where one is left, rounding may hide what is gained: as good is good enough there, too.
+        worth = at.criterion + (1 if downhill else 100) * TOLERANCE
         if one.evaluate(trial).criterion < worth:
             return settle(trial, one, rounds - 1)
-    return at, off
+    return at, downhill
 
 
 def look_again(at, one):
-    """A root of Ψ to start from again, if any; whether that is a must; whether a way was left.
+    """A root of Ψ to start from again, if any; whether that is a must; whether a way down is left.
 
-    At an optimum the slope D in Ψ = ΛΛᵀ has no negative eigenvalue and DΛ = 0. A negative one shows
-    the way off a boundary (or a saddle); a small singular value of Λ, the way onto it. DΛ can be
-    unseen in the gradient, which has no entries above the diagonal, where a row of Λ is nearly
-    zero: without its short axes, Λ turns so that it shows.
+    At an optimum the derivative in Ψ = ΛΛᵀ has no negative eigenvalue, and times Λ it is 0. A
+    negative one shows the way down off a boundary (or a saddle); a small singular value of Λ, the
+    way onto it. What is not 0 of the product can be unseen in the gradient, which has no entries
+    above the diagonal, where a row of Λ is nearly zero: without its short axes, Λ turns so that it
+    shows.
     """
-    D, least = at.slope.reshape(one.q, -1), one.n_groups * TOLERANCE
+    by_psi, tolerance = at.by_psi.reshape(one.q, -1), one.n_groups * TOLERANCE
     axis, length, _, _ = lapack.dgesdd(unfold(at.theta, one.q))
-    slope, way, _ = lapack.dsyev(D)
-    rest = D.dot(axis * length)
-    off, unseen = slope[0] < -sqrt(20 * least), np.vdot(rest, rest) > 10 * least
+    value, way, _ = lapack.dsyev(by_psi)
+    rest = by_psi.dot(axis * length)
+    downhill, unseen = value[0] < -sqrt(20 * tolerance), np.vdot(rest, rest) > 10 * tolerance
     if unseen:
         length[length < SHORT] = 0
-    elif SINGULAR < length[-1] < 1 and not off:
+    elif SINGULAR < length[-1] < 1 and not downhill:
         length[-1] = 0
-    elif not off:
-        return None, False, off
-    push = sqrt(off * -slope[0] / one.n_groups) * way[:, :1]
-    return np.hstack([axis * length, push]), off or unseen, off
+    elif not downhill:
+        return None, False, downhill
+    push = sqrt(downhill * -value[0] / one.n_groups) * way[:, :1]
+    return np.hstack([axis * length, push]), downhill or unseen, downhill
 
 
 def newton(at, hessian):
@@ -497,7 +499,7 @@ def newton(at, hessian):
 
 def certainty(at, one):
     """Whether the gradient is as good as zero, and whether theta is badly determined."""
-    expected, least = one.information(at)
-    bend = at.slope.dot(bends(one.q))
-    sure = at.criterion < np.inf and abs(newton(at, expected + bend + least)) < 1e-6
-    return sure, lapack.dsyev(expected, compute_v=0)[0][0] < least[0, 0]
+    expected, ridge = one.information(at)
+    bend = at.by_psi.dot(bends(one.q))
+    sure = at.criterion < np.inf and abs(newton(at, expected + bend + ridge)) < 1e-6
+    return sure, lapack.dsyev(expected, compute_v=0)[0][0] < ridge[0, 0]

@@ -36,11 +36,13 @@ FEW_GROUPS = 14, 30  # of one size; with fewer, a second valley is looked for al
 UNEVEN = 4  # groups of one size, if they are fewer than two thirds of all: more starts
 MANY_GROUPS = 1000  # with more, many starts would cost more than they are worth
 LENGTHS = np.geomspace(0.05, 5000, 25)  # of the axes of Λ where dips are looked for
-SCATTERED = 6, 96  # starts at random: with two random effects; at most with more, or if uneven
-MOST_CELLS = 2048  # groups × starts at random then
-MOST_WAYS = 40  # of groups' own in which dips are looked for, beside those all around
-CELLS = 4096  # groups × replicates that are challenged at once, so that memory stays bounded
-MOST_TURNS = 16  # of measuring Z anew, and of looking again after a find
+SCATTERED = 6, 96, 384  # starts all over: with two random effects; at most with more; if uneven
+MOST_CELLS = 8192  # groups × starts all over then
+NEAR = 192  # starts near what is known, with more than two random effects, if uneven
+AROUND = 32, 128  # directions in which dips are looked for; if uneven
+MOST_WAYS = 40  # of groups' own directions beside these
+CELLS = 4096, 1024  # groups × replicates challenged at once, as memory is bounded; if uneven
+MOST_ROUNDS = 16  # of measuring Z anew, and of looking again after a find
 FITTING = 5  # times its measure, or down to a fifth of it, is near enough
 
 
@@ -56,20 +58,24 @@ def optimum(design, response, reml):
     first. Of these it missed none, one and none.
     """
     search = one_after_another if len(response.unit) <= FEW else side_by_side
-    theta, point, off, sure, flat, ones = search(design, response, reml)
+    theta, point, downhill, sure, flat, ones = search(design, response, reml)
     long = is_long(theta)
-    doubtful = np.flatnonzero(in_doubt(off, sure, flat, design) & ~long)
+    doubtful = np.flatnonzero(in_doubt(downhill, sure, flat, design) & ~long)
     if doubtful.size:
         its_ones = ones if ones is None else ones[doubtful]
         many = Many.of(design, response.take(doubtful), reml, its_ones)
-        challenge(doubtful, theta, point, off, sure, many)
+        challenge(doubtful, theta, point, downhill, sure, many)
         long = is_long(theta)
-    sure &= ~off
+    sure &= ~downhill
     if long.any():
         long = np.flatnonzero(long)
         for part in slices(long.size, BLOCK // design.sizes[3]):
             some = long[part]
-            found = along_axes(theta[:, some], design, response.take(some), reml)
+            its_response = response.take(some)
+            start = spread_of_groups(theta[:, some], design, its_response, reml)
+            found = along_axes(start, design, its_response, reml)
+            if few_groups(design) and not design.balanced:
+                challenge_from_afar(*found, design, its_response, reml)
             theta[:, some], there, sure[some] = found
             point.put(some, there)
     return theta, point, sure
@@ -78,19 +84,19 @@ def optimum(design, response, reml):
 def side_by_side(design, response, reml):
     """The first minimum for each replicate: theta, its point, and what tells whether to doubt it.
 
-    Whether a way down was left, whether it was verified, and whether theta is badly determined.
+    Whether a way down is left, whether it was verified, and whether theta is badly determined.
     """
     many = Many.of(design, response, reml)
-    theta, point, off = settle(minimise(moments(design, response, reml), many), many)
-    return theta, point, off, *certainty(theta, point, many), None
+    theta, point, downhill = settle(minimise(moments(design, response, reml), many), many)
+    return theta, point, downhill, *certainty(theta, point, many), None
 
 
 def one_after_another(design, response, reml):
     """`side_by_side` for a few replicates, by `reml_one`; and the `One` of each, (R,)."""
     ones = [reml_one.One(design, response.take(i), reml) for i in range(len(response.unit))]
     found = [alone(one) for one in ones]
-    theta, *point, told = (beside(column) for column in zip(*found, strict=True))
-    return theta, Point(*point), *told, np.array(ones)
+    theta, *point, flags = (beside(column) for column in zip(*found, strict=True))
+    return theta, Point(*point), *flags, np.array(ones)
 
 
 def alone(one):
@@ -98,8 +104,8 @@ def alone(one):
     theta = reml_one.moments(one)
     if is_long(theta):
         return theta, *one.estimates(one.evaluate(theta)), (True, False, False)
-    at, off = reml_one.settle(reml_one.minimise(theta, one), one)
-    return at.theta, *one.estimates(at), (off, *reml_one.certainty(at, one))
+    at, downhill = reml_one.settle(reml_one.minimise(theta, one), one)
+    return at.theta, *one.estimates(at), (downhill, *reml_one.certainty(at, one))
 
 
 def beside(arrays):
@@ -108,21 +114,34 @@ def beside(arrays):
     return together.transpose(*range(1, together.ndim), 0)
 
 
-def in_doubt(off, sure, flat, design):
+def in_doubt(downhill, sure, flat, design):
     """Which minima are to be challenged from elsewhere."""
-    doubt = off | ~sure
+    doubt = downhill | ~sure
     return doubt if design.balanced else doubt | flat | few_groups(design)
 
 
-def challenge(doubtful, theta, point, off, sure, many):
+def challenge(doubtful, theta, point, downhill, sure, many):
     """Put what is better elsewhere in the place of some minima; many has only these."""
     trial, value = best_elsewhere(theta[:, doubtful], point.criterion[doubtful], many)
     better = np.flatnonzero(value < point.criterion[doubtful] - 100 * TOLERANCE)
     if better.size:
         moved, many = doubtful[better], many.take(better)
-        theta[:, moved], there, off[moved] = settle(trial[:, better], many)
+        theta[:, moved], there, downhill[moved] = settle(trial[:, better], many)
         point.put(moved, there)
         sure[moved], _ = certainty(theta[:, moved], there, many)
+
+
+def challenge_from_afar(theta, point, sure, design, response, reml):
+    """`challenge` for long axes, in Z as it was, where all other axes are as near as each other."""
+    many = Many.of(design, response, reml)
+    trial, value = best_elsewhere(theta, point.criterion, many)
+    better = np.flatnonzero(value < point.criterion - 100 * TOLERANCE)
+    if better.size:
+        found, there, its_sure = along_axes(trial[:, better], design, response.take(better), reml)
+        kept = np.flatnonzero(there.criterion < point.criterion[better])  # digits may have gone
+        better = better[kept]
+        theta[:, better], sure[better] = found[:, kept], its_sure[kept]
+        point.put(better, Point(*(part[..., kept] for part in there)))
 
 
 # -------------------------------------------------------------------------- along the axes of Λ
@@ -130,20 +149,19 @@ def challenge(doubtful, theta, point, off, sure, many):
 
 def along_axes(theta, design, response, reml):
     """`optimum` from theta with long axes: Z is measured along them, and anew until that suits."""
-    q = design.sizes[2]
-    theta = spread_of_groups(theta, design, response, reml)
+    q, theta = design.sizes[2], theta.copy()
     sure, rest, point = np.zeros(theta.shape[1], dtype=bool), np.arange(theta.shape[1]), None
     measure = axes(factors(theta, q))
     start = thetas(np.linalg.solve(measure, factors(theta, q)))
-    for _ in range(MOST_TURNS):
+    for _ in range(MOST_ROUNDS):
         *its_data, turn = measured(design, response.take(rest), measure)
         many = Many(*its_data, reml)
-        trial, at, off = settle(minimise(start, many), many)
+        trial, at, downhill = settle(minimise(start, many), many)
         well, flat = certainty(trial, at, many)
         change, suits = natural_measure(trial, many)
-        doubtful = np.flatnonzero(in_doubt(off, well, flat, design) & suits)
+        doubtful = np.flatnonzero(in_doubt(downhill, well, flat, design) & suits)
         if doubtful.size:
-            challenge(doubtful, trial, at, off, well, many.take(doubtful))
+            challenge(doubtful, trial, at, downhill, well, many.take(doubtful))
             change, suits = natural_measure(trial, many)
         theta[:, rest] = thetas(measure @ factors(trial, q))
         at = turned_back(at, measure, turn)
@@ -151,7 +169,7 @@ def along_axes(theta, design, response, reml):
             point = at
         else:
             point.put(rest, at)
-        sure[rest] = well & ~off & suits
+        sure[rest] = well & ~downhill & suits
         again = ~sure[rest]
         if not again.any():
             break
@@ -180,8 +198,8 @@ def turned_back(point, measure, turn):
     back = np.linalg.inv(measure)
     return point._replace(
         beta=np.einsum("rab,br->ar", turn, point.beta),
-        root_beta=np.einsum("abr,rcb->acr", point.root_beta, turn),
-        slope=np.einsum("rla,lmr,rmb->abr", back, point.slope, back),
+        L_inv=np.einsum("abr,rcb->acr", point.L_inv, turn),
+        by_psi=np.einsum("rla,lmr,rmb->abr", back, point.by_psi, back),
     )
 
 
@@ -208,19 +226,19 @@ def spread_of_groups(theta, design, response, reml):
     """
     q = design.sizes[2]
     told = np.linalg.svd(design.rows[:, :q].T, compute_uv=False)[:, -1]
-    told = told > 0.1 * told.max()
-    if told.sum() < q:
+    informative = told > 0.1 * told.max()
+    if informative.sum() < q:
         return theta
     measure = np.sqrt((theta**2).sum(axis=0))[:, None, None] * np.eye(q)
     theta, rest = theta.copy(), np.arange(theta.shape[1])
-    for _ in range(MOST_TURNS):
+    for _ in range(MOST_ROUNDS):
         its_design, its_response, _ = measured(design, response.take(rest), measure)
         identity = thetas(np.broadcast_to(np.eye(q), measure.shape))
         point = Many(its_design, its_response, reml).evaluate(identity)
-        Z, X = its_design.rows[:, :q, told], its_design.rows[:, q:, told]
-        y = its_response.rows[:, told] - np.einsum("kajr,ar->kjr", X, point.beta)
+        Z, X = its_design.rows[:, :q, informative], its_design.rows[:, q:, informative]
+        y = its_response.rows[:, informative] - np.einsum("kajr,ar->kjr", X, point.beta)
         own = np.linalg.solve(Z.transpose(3, 2, 0, 1), y.T[..., None])[..., 0]
-        sigma = np.sqrt(its_response.ss_within / design.df_within * told.sum())
+        sigma = np.sqrt(its_response.ss_within / design.df_within * informative.sum())
         factor = own.swapaxes(1, 2) / sigma[:, None, None]
         theta[:, rest] = thetas(measure @ factor)
         again = ~fits(thetas(factor), measure)
@@ -263,13 +281,13 @@ def at_the_edge(theta, q):
 
     A direction of Λ that ends there has no slope downhill, so that the criterion does not rise.
     """
-    least = np.maximum(SINGULAR, ROUNDING * np.sqrt((theta**2).sum(axis=0)))
-    singular = shortest(theta, q) <= least
+    zero = np.maximum(SINGULAR, ROUNDING * np.sqrt((theta**2).sum(axis=0)))
+    singular = shortest(theta, q) <= zero
     if q == 1 or not singular.any():
         return np.where(singular, 0, theta), singular
     theta = theta.copy()
     axis, length, _ = np.linalg.svd(factors(theta[:, singular], q))
-    length[length <= least[singular, None]] = 0
+    length[length <= zero[singular, None]] = 0
     theta[:, singular] = thetas(axis * length[:, None])
     singular[singular] = length[:, -1] == 0
     return theta, singular
@@ -285,14 +303,14 @@ def few_groups(design):
     what they are worth is less than half of them, for then some tell much more than others.
     """
     q, J = design.sizes[2:]
-    least, most = FEW_GROUPS
-    few = {1: most, 2: min(max(J / 2, least), most)}.get(q, least)
+    few, more = FEW_GROUPS
+    few = {1: more, 2: min(max(J / 2, few), more)}.get(q, few)
     return design.effective_groups < few
 
 
 def is_uneven(design):
     """Whether so few groups tell most that valleys can be many, and narrow."""
-    return design.effective_groups < min(UNEVEN, design.sizes[3] * 2 / 3)
+    return bool(design.effective_groups < min(UNEVEN, design.sizes[3] * 2 / 3))
 
 
 def best_elsewhere(theta, known, many, finds=0):
@@ -301,16 +319,16 @@ def best_elsewhere(theta, known, many, finds=0):
     A search that ended elsewhere, and not far above what is known, is settled: it may go on. Where
     there are two valleys there may be a third, so that after a find other starts follow.
     """
-    best, least = theta.copy(), np.full(theta.shape[1], np.inf)
-    size = max(1, CELLS // many.design.sizes[3])
+    best, lowest = theta.copy(), np.full(theta.shape[1], np.inf)
+    size = max(1, CELLS[is_uneven(many.design)] // many.design.sizes[3])
     if theta.shape[1] > size:  # so that memory stays bounded
         for some in slices(theta.shape[1], size):
             found = best_elsewhere(theta[:, some], known[some], many.take(some), finds)
-            best[:, some], least[some] = found
-        return best, least
+            best[:, some], lowest[some] = found
+        return best, lowest
     start, which = elsewhere(theta, known, many, finds)
     if not which.size:
-        return best, least
+        return best, lowest
     part = many.take(which)
     trial = minimise(start, part)
     value = part.evaluate(trial).criterion
@@ -321,23 +339,23 @@ def best_elsewhere(theta, known, many, finds=0):
         trial[:, new], point, _ = settle(trial[:, new], part.take(new), rounds=2)
         value[new] = point.criterion
     order = np.argsort(-value)
-    best[:, which[order]], least[which[order]] = trial[:, order], value[order]
-    found = np.flatnonzero(least < known - 1e-6)
-    if found.size and finds < MOST_TURNS:
-        more = best_elsewhere(best[:, found], least[found], many.take(found), finds + 1)
-        lower_still = more[1] < least[found]
+    best[:, which[order]], lowest[which[order]] = trial[:, order], value[order]
+    found = np.flatnonzero(lowest < known - 1e-6)
+    if found.size and finds < MOST_ROUNDS:
+        more = best_elsewhere(best[:, found], lowest[found], many.take(found), finds + 1)
+        lower_still = more[1] < lowest[found]
         found = found[lower_still]
-        best[:, found], least[found] = more[0][:, lower_still], more[1][lower_still]
-    return best, least
+        best[:, found], lowest[found] = more[0][:, lower_still], more[1][lower_still]
+    return best, lowest
 
 
 def elsewhere(theta, known, many, finds):
     """Starts away from theta, (q(q+1)/2, starts), and the replicate that each is for.
 
     Some are theta without one of its axes. The others are multiples of I; but where groups are few
-    enough for more to pay, Λ at random, and dips in rank one if there are two random effects, or
-    one and however many groups. After a find, those at random are others, and multiples of I have
-    been.
+    enough for more to pay, Λ all over, Λ near theta if there are more than two random effects, and
+    dips in rank one if there are two, or one and however many groups. After a find, those all over
+    are others, and multiples of I have been.
     """
     _, _, q, J = many.design.sizes
     every = np.arange(theta.shape[1])
@@ -346,32 +364,74 @@ def elsewhere(theta, known, many, finds):
     # With longer rows the short form of the criterion along directions loses digits.
     fan = fan and np.abs(many.design.rows[:, :q]).max() < LONG
     if well and q > 1:
-        number, most = SCATTERED
-        if q > 2 or is_uneven(many.design):
-            number = np.clip(MOST_CELLS // J, number, most)
-        start = scattered(q, finds)[:, :number]
+        few, more, most = SCATTERED
+        number = most if is_uneven(many.design) else more if q > 2 else few
+        start = scattered(q, finds)[:, : max(few, min(number, MOST_CELLS // J))]
     else:
         start = np.outer(np.eye(q)[lower(q)], () if fan or finds else (10, 50, 0.1))
     found = [(np.tile(start, len(every)), np.repeat(every, start.shape[1]))]
     axis, length, _ = np.linalg.svd(factors(theta, q))
     for k in range(1, q):
         # `look_again` has left out the last where it is below 1; beside very long ones, digits go.
-        least = 1 if k == q - 1 else SINGULAR
-        long = np.flatnonzero((length[:, k] > least) & (length[:, 0] < LONG))
+        short = 1 if k == q - 1 else SINGULAR
+        long = np.flatnonzero((length[:, k] > short) & (length[:, 0] < LONG))
         rest = axis[long] * (length[long] * (np.arange(q) != k))[:, None]
         found.append((thetas(rest), long))
+    if well and q > 2 and is_uneven(many.design):
+        found.append((near(axis, length), np.repeat(every, NEAR)))
     if fan:
         found.append(dips(axis[:, :, 0].T, length[:, 0], known, many))
     return tuple(np.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))
 
 
 @cache
-def scattered(q, seed):
-    """Λ in all directions, with axes of all lengths, theta (q(q+1)/2, starts)."""
-    rng, number = np.random.default_rng(seed), SCATTERED[-1]
-    axis = np.linalg.qr(rng.normal(size=(number, q, q)))[0]
-    length = np.exp(rng.uniform(*np.log(LENGTHS[[0, -1]]), (number, 1, q)))
-    return thetas(axis * length)
+def scattered(q, finds):
+    """Λ in all directions, with axes of all lengths, theta (q(q+1)/2, starts); anew after a find.
+
+    Where numbers at random leave gaps, multiples of one irrational point, modulo 1, leave few: with
+    as many starts a half to a third of the valleys are missed. They give logarithms of lengths, and
+    angles in the planes of each two axes.
+    """
+    number, m = SCATTERED[-1], q * (q + 1) // 2
+    golden = np.roots([1, *[0] * (m - 1), -1, -1]).real.max()  # golden^(m + 1) = golden + 1
+    multiple = 1 + finds * number + np.arange(number)
+    share = (0.5 + multiple[:, None] / golden ** np.arange(1, m + 1)) % 1
+    shortest, longest = np.log(LENGTHS[[0, -1]])
+    length = np.exp(shortest + (longest - shortest) * share[:, :q])
+    axis = np.tile(np.eye(q), (number, 1, 1))
+    planes = zip(*np.triu_indices(q, 1), np.pi * share.T[q:, :, None], strict=True)
+    for one, other, angle in planes:
+        a, b = axis[..., one], axis[..., other]
+        a[:], b[:] = np.cos(angle) * a + np.sin(angle) * b, np.cos(angle) * b - np.sin(angle) * a
+    return thetas(axis * length[:, None])
+
+
+def near(axis, length):
+    """Λ near what is known, of axes (R, q, q) and their lengths (R, q): theta, NEAR for each.
+
+    One half is turned, a little or much, and has other lengths. The other half keeps the longest
+    axis, and has others beside it.
+    """
+    turn, change, share = chances(axis.shape[1])
+    half = NEAR // 2
+    size = np.maximum(length, SHORT)[:, None] * change
+    longest = np.maximum(size[:, half:, :1], 1)
+    size[:, half:] = LENGTHS[0] * (longest / LENGTHS[0]) ** share
+    return thetas(((axis[:, None] @ turn) * size[:, :, None]).reshape(-1, *axis.shape[1:]))
+
+
+@cache
+def chances(q):
+    """For `near`: turns (NEAR, q, q), changes of lengths (NEAR, q), shares of the longest."""
+    rng, half = np.random.default_rng(0), NEAR // 2
+    angle = np.exp(rng.uniform(np.log(1e-3), np.log(1.5), (half, 1, 1)))
+    step = angle * rng.normal(size=(half, q, q))
+    turn = np.tile(np.eye(q), (NEAR, 1, 1))
+    turn[:half] = np.linalg.qr(turn[:half] + step - step.swapaxes(1, 2))[0]
+    turn[half:, 1:, 1:] = np.linalg.qr(rng.normal(size=(half, q - 1, q - 1)))[0]
+    share = rng.uniform(size=(half, q))
+    share[:, 0] = 1
+    return turn, np.exp(rng.normal(size=(NEAR, q))), share
 
 
 def directions(design):
@@ -381,13 +441,13 @@ def directions(design):
     row, or one value of x, a valley can be as narrow as the inverse of its length. Where groups are
     uneven it can be between two of these, too.
     """
-    q = design.sizes[2]
+    q, uneven = design.sizes[2], is_uneven(design)
     most = np.argsort(-design.ZZ.trace())[:MOST_WAYS]
-    least = up(np.linalg.svd(design.rows[:, :q, most].T)[0][:, :, -1].T)
-    if q == 2 and is_uneven(design):
-        least = least[:, np.argsort(least[0])]
-        least = np.hstack([least, up(least[:, 1:] + least[:, :-1])])
-    return np.unique(np.hstack([all_around(q, 32), least]).round(9), axis=1)
+    weakest = up(np.linalg.svd(design.rows[:, :q, most].T)[0][:, :, -1].T)
+    if q == 2 and uneven:
+        weakest = weakest[:, np.argsort(weakest[0])]
+        weakest = np.hstack([weakest, up(weakest[:, 1:] + weakest[:, :-1])])
+    return np.unique(np.hstack([all_around(q, AROUND[uneven]), weakest]).round(9), axis=1)
 
 
 def up(way):
@@ -444,8 +504,8 @@ def criterion_along(way, length, many):
     Xy = np.stack([share @ (each[:, :, None] * vy) for each in vX.swapaxes(0, 1)], axis=2)
     with np.errstate(divide="ignore", invalid="ignore"):
         L = cholesky(XX.transpose(2, 3, 0, 1))
-        root = solve(L[..., None], Xy.transpose(2, 0, 1, 3))
-        rss = n - share @ (vy * vy) - (root * root).sum(axis=0)
+        fitted = solve(L[..., None], Xy.transpose(2, 0, 1, 3))
+        rss = n - share @ (vy * vy) - (fitted * fitted).sum(axis=0)
         log_det = np.log(det).sum(axis=2)
         if many.reml:
             log_det += 2 * np.log(diagonal(L)).sum(axis=0)

@@ -28,7 +28,7 @@ class Design:
     ``X = Q @ R_x`` and ``Z = (scaled Z) @ R_z``: inside, neither units nor origin matter.
 
     Where replicates are measured along axes of their own, rows and X_within are of that, with a
-    last axis R; all else is of the design that it was made from.
+    last axis R; the others are of the design that it was made from.
     """
 
     labels: np.ndarray  # (J,)
@@ -77,8 +77,8 @@ class Design:
         if self.own:
             return self.origin.effective_groups
         q, J = self.sizes[2:]
-        told = squares(q) @ self.ZZ.reshape(-1, J)
-        return (told.sum(axis=1) ** 2 / np.einsum("dj,dj->d", told, told)).min()
+        weight = squares(q) @ self.ZZ.reshape(-1, J)
+        return (weight.sum(axis=1) ** 2 / np.einsum("dj,dj->d", weight, weight)).min()
 
     @cached_property
     def to_beta(self):
@@ -136,7 +136,7 @@ class Response(NamedTuple):
 
     start: np.ndarray  # (p, R): least-squares coefficients of y on Q
     unit: np.ndarray  # (R,): root mean square of what is left, by which it is divided
-    rows: np.ndarray  # (q, J, R); in `Many`, the four numbers of `Products` (4, J, R) if q = 2
+    rows: np.ndarray  # (q, J, R); if q = 2, `Many.of` adds two for `Products`
     within: np.ndarray  # (w, R): y in the rows of X_within
     Xy_within: np.ndarray  # (p, R)
     ss_within: np.ndarray  # (R,): sum of squares that neither X nor Z can reach
@@ -164,10 +164,10 @@ class Products:
         ZZ = np.array([z11 * z11, z11 * z12, z12 * z12 + square, z11 * z11 * square, square, one])
         self.ZZ = ZZ[:4]  # entries 11, 12 and 22 of Z'Z, and its determinant
         self.squares = ZZ[2:].T.copy()  # (J, 4): what c², (ac)², b² and 1 have to do with |W|
-        self.four = self.turn(rows[:, 2:])  # (4, c, J): x and t of each column
+        self.four = self.four_of(rows[:, 2:])  # (4, c, J): x and t of each column
         self.n_columns = rows.shape[1] - 2
 
-    def turn(self, x):
+    def four_of(self, x):
         """The four numbers (4, …, J) of columns in the rotated rows (2, …, J)."""
         return np.array([x[0], x[1], self.z22 * x[0] - self.z12 * x[1], self.z11 * x[1]])
 
@@ -319,12 +319,12 @@ def reduce_design(X, Z, groups):
         # Turn X once more, so that what only groups can tell of it stands apart: where groups
         # differ a million times as much as their rows, it would drown in the rounding of the rest.
         Q_within, triangle = qr(left)
-        ways, length, turn, _ = lapack.dgesdd(triangle)
-        told = np.count_nonzero(length > 1e-10)
-        Q_within, X_within = Q_within @ ways[:, :told], np.eye(told, p, k) * length[:told, None]
-        Q[:, k:] = Q[:, k:] @ turn.T
-        R_x[k:] = turn @ R_x[k:]
-        rows[..., q:] = rows[..., q:] @ turn.T
+        ways, length, Vt, _ = lapack.dgesdd(triangle)
+        rank = np.count_nonzero(length > 1e-10)
+        Q_within, X_within = Q_within @ ways[:, :rank], np.eye(rank, p, k) * length[:rank, None]
+        Q[:, k:] = Q[:, k:] @ Vt.T
+        R_x[k:] = Vt @ R_x[k:]
+        rows[..., q:] = rows[..., q:] @ Vt.T
     df_within = n - basis.rank - len(X_within)
     if df_within <= 0:
         raise ValueError(

@@ -7,6 +7,7 @@ import doctest
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_the_closed_form_is_the_whitened_one(q):
         half = np.linalg.cholesky(closed.sums).T
         assert closed.log_det == pytest.approx(whitened.log_det, rel=1e-12)
         np.testing.assert_allclose(closed.sums, whitened.sums, rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(closed.slope(half), whitened.slope(half), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(closed.by_psi(half), whitened.by_psi(half), rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(closed.precision(), whitened.precision(), rtol=1e-9, atol=1e-9)
 
 
@@ -150,7 +151,7 @@ def test_along_other_axes_it_is_the_same_model(q, restricted):
         expected = many.evaluate(before)
         for found, value in zip(back, expected, strict=True):
             scale = np.abs(value).max()
-            if value is expected.root_beta:  # of which only the square is determined
+            if value is expected.L_inv:  # of which only the square is determined
                 found, value = (np.einsum("abr,acr->bcr", L, L) for L in (found, value))
             np.testing.assert_allclose(found, value, rtol=1e-7, atol=1e-7 * scale)
         some = there.take(np.array([R - 1, 0]))
@@ -179,6 +180,32 @@ def test_where_groups_are_uneven_ways_between_theirs_are_tried_too():
         assert np.abs([np.cos(angle), np.sin(angle)] @ way).max() > 1 - 1e-8
     even = reml_reduce.reduce_design(X, X, GROUPS)
     assert not reml_optimum.is_uneven(even)
+
+
+def test_starts_all_over_leave_no_gap():
+    """Of as many at random the emptiest of 48 cells would have one or two, the fullest twelve."""
+    first, anew = (reml_optimum.scattered(2, finds) for finds in (0, 1))
+    for theta in (first, anew):
+        axis, length, _ = np.linalg.svd(reml_one.factors(theta, 2))
+        angle = np.arctan2(axis[:, 1, 0], axis[:, 0, 0]) % np.pi
+        shortest, longest = np.log(reml_optimum.LENGTHS[[0, -1]])
+        share = (np.log(length) - shortest) / (longest - shortest)
+        cells = np.floor(np.column_stack([8 * angle / np.pi, 4 * share])).astype(int)
+        counts = Counter(tuple(cell) for cell in cells if cell[1] != cell[2])
+        assert len(counts) == 8 * 6 and min(counts.values()) >= 3 and max(counts.values()) <= 9
+    assert np.abs(first - anew).max(axis=0).min() > 0
+
+
+def test_starts_near_what_is_known_are_near_it():
+    rng = np.random.default_rng(4)
+    axis, length = np.linalg.qr(rng.normal(size=(2, 3, 3)))[0], np.array([[50, 2, 0], [9, 3, 1.0]])
+    starts = reml_one.factors(reml_optimum.near(axis, length), 3)
+    way, size, _ = np.linalg.svd(starts.reshape(2, reml_optimum.NEAR, 3, 3))
+    alike = np.abs(np.einsum("rnk,rk->rn", way[..., 0], axis[..., 0]))
+    turned, kept = np.hsplit(alike, 2)
+    assert (kept > 1 - 1e-9).all()
+    assert (turned > 0.999).mean() > 0.2 and (turned < 0.9).mean() > 0.2
+    assert (size[..., -1] > 1e-3).all()  # an axis of zero is opened again
 
 
 @pytest.mark.parametrize("seed, lowest", [(1344, -283.2104), (2304, -385.6275)])
@@ -215,9 +242,9 @@ def test_one_singular_hessian_spoils_no_other(monkeypatch):
     expected = reml_many.certainty(theta, point, many)
     information = many.information(theta)
     information[..., 0] = 0
-    point.slope[..., 0] = 0
+    point.by_psi[..., 0] = 0
     monkeypatch.setattr(many, "information", lambda theta: information.copy())
-    monkeypatch.setattr(many, "least", lambda theta: np.array([0, 1e-9, 1e-9, 1e-9]))
+    monkeypatch.setattr(many, "ridge", lambda theta: np.array([0, 1e-9, 1e-9, 1e-9]))
     sure, _ = reml_many.certainty(theta, point, many)
     np.testing.assert_array_equal(sure[1:], expected[0][1:])
 
