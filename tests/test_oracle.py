@@ -232,12 +232,18 @@ def test_the_lower_valley_is_found_where_tails_are_heavy(n_groups, q, size, seed
 
 
 @pytest.mark.parametrize(
-    "n_groups, size, seed, lowest",
-    [(12, 1, 839, 235.535990), (4, 2, 404, 44.801534), (4, 2, 1307, 87.188560)],
+    "n_groups, q, size, seed, lowest",
+    [
+        (12, 2, 1, 839, 235.535990),
+        (4, 2, 2, 404, 44.801534),
+        (4, 2, 2, 1307, 87.188560),
+        (4, 2, 2, 2433, 46.541876),
+        (5, 3, 3, 1534, 78.774658),
+    ],
 )
-def test_the_lower_valley_is_found_where_it_is_narrow(n_groups, size, seed, lowest):
-    """Groups are as good as one: of a thousand starts elsewhere three lead here, or none."""
-    y, Z, groups, _ = heavy_tails(n_groups, 2, size, seed)
+def test_the_lower_valley_is_found_where_it_is_narrow(n_groups, q, size, seed, lowest):
+    """Groups are as good as one: of a thousand starts elsewhere few lead here, or none."""
+    y, Z, groups, _ = heavy_tails(n_groups, q, size, seed)
     found = fit(y, Z, Z, groups, True)
     assert found.converged
     assert found.criterion < lowest

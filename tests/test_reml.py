@@ -208,6 +208,22 @@ def test_starts_near_what_is_known_are_near_it():
     assert (size[..., -1] > 1e-3).all()  # an axis of zero is opened again
 
 
+@pytest.mark.parametrize("weight, starts", [(20, 384 + 192), (1, 96)])
+def test_where_groups_are_uneven_there_are_more_starts(weight, starts):
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(10), 6)
+    Z = np.column_stack([np.ones(60), rng.normal(size=(60, 2))])
+    Z[groups == 0] *= weight
+    design = reml_reduce.reduce_design(Z, Z, groups)
+    assert reml_optimum.few_groups(design) and reml_optimum.is_uneven(design) == (weight > 1)
+    response = reml_reduce.reduce_response(rng.normal(size=(3, 60)), design)
+    many = reml_many.Many.of(design, response, True)
+    theta = np.repeat([[2.0], [0], [0], [2], [0], [2]], 3, axis=1)
+    _, which = reml_optimum.elsewhere(theta, np.zeros(3), many, finds=0)
+    for count in np.bincount(which):
+        assert starts <= count <= starts + 2  # and theta without an axis
+
+
 @pytest.mark.parametrize("seed, lowest", [(1344, -283.2104), (2304, -385.6275)])
 def test_where_axes_are_long_the_groups_own_rows_lead_to_the_lower_valley(seed, lowest):
     """From the moments alone the search ends some 20 above."""
@@ -218,6 +234,21 @@ def test_where_axes_are_long_the_groups_own_rows_lead_to_the_lower_valley(seed, 
     y = (Z * b[groups]).sum(axis=1) + 1e-6 * rng.normal(size=len(groups))
     fit = reml.fit(y, np.column_stack([Z, rng.normal(size=5)[groups]]), Z, groups)
     assert fit.converged and fit.criterion < lowest + 1e-3
+
+
+@pytest.mark.parametrize("seed, lowest", [(164, -62.891663), (310, -85.326777)])
+def test_where_axes_are_long_there_is_a_lower_valley_afar(seed, lowest):
+    """Along the axes of the first optimum the search ends 4 to 5 above."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(4), rng.integers(2, 8, 4))
+    steep = rng.normal(size=(len(groups), 2)) * rng.exponential(size=(4, 2))[groups] ** 2
+    Z = np.column_stack([np.ones(len(groups)), steep])
+    b = rng.standard_t(2, size=(4, 3))
+    y = (Z * b[groups]).sum(axis=1) + 1e-4 * rng.normal(size=len(groups))
+    fit = reml.fit(y, Z, Z, groups)
+    assert fit.converged and fit.criterion < lowest + 1e-3
+    exact = dense_criterion(y, Z, Z, groups, fit.cov_re, fit.scale, True)
+    assert exact == pytest.approx(fit.criterion, abs=1e-3)
 
 
 def test_a_measure_that_does_not_suit_is_not_convergence(monkeypatch):
