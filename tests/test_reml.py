@@ -251,6 +251,28 @@ def test_where_axes_are_long_there_is_a_lower_valley_afar(seed, lowest):
     assert exact == pytest.approx(fit.criterion, abs=1e-3)
 
 
+def test_where_a_group_tells_little_a_search_begins_where_it_would_tell_something(monkeypatch):
+    rng = np.random.default_rng(2)
+    groups = np.repeat([0, 1, 2], [6, 5, 4])
+    x = rng.normal(size=15)
+    x[groups == 1] *= 1e-6
+    Z = np.column_stack([np.ones(15), x])
+    design = reml_reduce.reduce_design(Z, Z, groups)
+    starts = reml_one.factors(reml_optimum.little_told(design), 2)
+    assert len(starts) == 1
+    seen = np.linalg.svd(design.rows[:, :2, 1] @ starts[0], compute_uv=False)
+    assert seen[0] == pytest.approx(1, rel=0.05) and np.abs(starts).max() > 1e4
+
+    y = Z @ [1, 2] + rng.normal(size=15) + rng.normal(size=(3, 2))[groups][:, 0]
+    best = reml.fit(y, Z, Z, groups)
+    found = []
+    monkeypatch.setattr(
+        reml_optimum, "take_lower", lambda rest, *others: found.append(rest) or rest[:0]
+    )
+    assert reml.fit(y, Z, Z, groups).criterion >= best.criterion - 1e-6
+    assert len(found) == 1
+
+
 def test_a_measure_that_does_not_suit_is_not_convergence(monkeypatch):
     b = 1e6 * np.random.default_rng(1).normal(size=(12, 2))
     y = Y[0] + (X * b[np.unique(GROUPS, return_inverse=True)[1]]).sum(axis=1)
