@@ -69,6 +69,7 @@ def optimum(design, response, reml):
         challenge(doubtful, theta, point, downhill, sure, many)
         long = is_long(theta)
     sure &= ~downhill
+    from_afar = design.sizes[2] > 1 and not design.balanced and worth_many_starts(design)
     if long.any():
         long = np.flatnonzero(long)
         for part in slices(long.size, BLOCK // design.sizes[3]):
@@ -76,11 +77,12 @@ def optimum(design, response, reml):
             its_response = response.take(some)
             start = spread_of_groups(theta[:, some], design, its_response, reml)
             found = along_axes(start, design, its_response, reml)
-            if design.sizes[2] > 1 and few_groups(design) and not design.balanced:
+            if from_afar:
                 challenge_from_afar(*found, design, its_response, reml)
             theta[:, some], there, sure[some] = found
             point.put(some, there)
-    challenge_where_little_is_told(theta, point, sure, design, response, reml)
+    if from_afar:
+        challenge_where_little_is_told(theta, point, sure, design, response, reml)
     return theta, point, sure
 
 
@@ -348,6 +350,11 @@ def few_groups(design):
     return design.effective_groups < few
 
 
+def worth_many_starts(design):
+    """Whether groups are few enough, in number too, for many starts: they take memory and time."""
+    return design.sizes[3] <= MANY_GROUPS and few_groups(design)
+
+
 def is_uneven(design):
     """Whether so few groups tell most that valleys can be many, and narrow."""
     return bool(design.effective_groups < min(UNEVEN, design.sizes[3] * 2 / 3))
@@ -399,7 +406,7 @@ def elsewhere(theta, known, many, finds):
     """
     _, _, q, J = many.design.sizes
     every = np.arange(theta.shape[1])
-    well = J <= MANY_GROUPS and few_groups(many.design)
+    well = worth_many_starts(many.design)
     fan = not many.design.own and (q == 1 or (q == 2 and well))
     # With longer rows the short form of the criterion along directions loses digits.
     fan = fan and np.abs(many.design.rows[:, :q]).max() < LONG
@@ -466,8 +473,6 @@ def little_told(design):
     As where a predictor hardly varies within it: Λ is as long as it takes to be seen there.
     """
     q, least, most = design.sizes[2], 1e-10, 1e-3
-    if q == 1 or design.balanced or not few_groups(design):
-        return np.empty((q * (q + 1) // 2, 0))
     axis, told, _ = np.linalg.svd(design.rows[:, :q].T)
     j, k = np.nonzero((told > least) & (told < most))
     long = (axis[j, :, k] / told[j, k, None])[:MOST_LITTLE, :, None]
